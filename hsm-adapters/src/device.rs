@@ -1,0 +1,251 @@
+//! The words every adapter shares: suites, key provisions, elements, and the one trait a device
+//! family implements. How work reaches an HSM session is `pool.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// The OPRF cipher suite (RFC 9497 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// OPRF(ristretto255, SHA-512): elements of 32 bytes.
+    Ristretto255Sha512,
+    /// OPRF(P-256, SHA-256): elements of 33 bytes (compressed SEC 1).
+    P256Sha256,
+}
+
+impl Suite {
+    /// Every suite, in the order they are listed to users.
+    pub const ALL: [Self; 2] = [Self::Ristretto255Sha512, Self::P256Sha256];
+
+    /// The name users type and results carry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ristretto255Sha512 => "ristretto255-sha512",
+            Self::P256Sha256 => "p256-sha256",
+        }
+    }
+
+    /// Bytes of a serialised element (Noe in RFC 9497).
+    #[must_use]
+    pub const fn element_len(self) -> usize {
+        match self {
+            Self::Ristretto255Sha512 => 32,
+            Self::P256Sha256 => 33,
+        }
+    }
+
+    /// Bytes of `oprf_seed` (Nh in RFC 9807): the output of the suite's hash.
+    #[must_use]
+    pub const fn seed_len(self) -> usize {
+        match self {
+            Self::Ristretto255Sha512 => 64,
+            Self::P256Sha256 => 32,
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Suite {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|suite| suite.name() == text).ok_or_else(|| {
+            format!("unknown suite \"{text}\"; known: ristretto255-sha512, p256-sha256")
+        })
+    }
+}
+
+/// What stays inside the device. See "The HSM boundary" in ARCHITECTURE.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyProvision {
+    /// The whole OPRF: the account key is derived from the seed and used inside.
+    Firmware,
+    /// One device key, tweaked per account: k = k_device · t(account), with t from a host seed.
+    KeyInsideTweaked,
+    /// The OPRF seed: one HMAC a key derivation; the host sees account keys.
+    SeedInside,
+}
+
+impl KeyProvision {
+    /// Every provision, strongest first.
+    pub const ALL: [Self; 3] = [Self::Firmware, Self::KeyInsideTweaked, Self::SeedInside];
+
+    /// The name users type (`softhsm:seed-inside`) and results carry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Firmware => "firmware",
+            Self::KeyInsideTweaked => "key-inside-tweaked",
+            Self::SeedInside => "seed-inside",
+        }
+    }
+}
+
+impl fmt::Display for KeyProvision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Bytes of the longest serialised element.
+pub const ELEMENT_LEN_MAX: usize = 33;
+
+/// A serialised group element: 32 bytes (ristretto255) or 33 (P-256, compressed SEC 1). Not
+/// necessarily a valid one: an adapter refuses what does not decode, and the identity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Element {
+    bytes: [u8; ELEMENT_LEN_MAX],
+    len: u8,
+}
+
+impl Element {
+    /// Takes the bytes of one element; `None` if `bytes` is not as long as the suite's elements.
+    #[must_use]
+    pub fn new(suite: Suite, bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != suite.element_len() {
+            return None;
+        }
+        let mut own = [0; ELEMENT_LEN_MAX];
+        own[..bytes.len()].copy_from_slice(bytes);
+        Some(Self { bytes: own, len: u8::try_from(bytes.len()).ok()? })
+    }
+
+    /// The serialised element.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for Element {
+    /// A blinded element is a guess in disguise: it does not go into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Element({} bytes)", self.len)
+    }
+}
+
+/// The secrets of one fleet, made once and imported into every replica's token: without them no
+/// replica could take over from another.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct FleetSecrets {
+    /// The OPRF seed; a suite takes its first [`Suite::seed_len`] bytes. In `KeyInsideTweaked` the
+    /// host seed that tweaks are derived from.
+    pub oprf_seed: [u8; 64],
+    /// Key material of the device key of `KeyInsideTweaked` (input to the suite's DeriveKeyPair).
+    pub device_key_seed: [u8; 32],
+}
+
+impl FleetSecrets {
+    /// Makes the secrets of a new fleet.
+    pub fn generate(chance: &mut (impl rand::RngCore + rand::CryptoRng)) -> Self {
+        let mut secrets = Self { oprf_seed: [0; 64], device_key_seed: [0; 32] };
+        chance.fill_bytes(&mut secrets.oprf_seed);
+        chance.fill_bytes(&mut secrets.device_key_seed);
+        secrets
+    }
+}
+
+impl fmt::Debug for FleetSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FleetSecrets(secret)")
+    }
+}
+
+/// One OPRF evaluation asked of a device.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Which key: the account, then the registration (RFC 9807 `credential_identifier`).
+    pub credential_identifier: Arc<[u8]>,
+    /// The client's blinded element.
+    pub blinded: Element,
+}
+
+/// What names a device in every result.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// What users call it: `software`, `softhsm`.
+    pub name: String,
+    /// Manufacturer, model and firmware or library version, as the device says.
+    pub description: String,
+    /// What stays inside.
+    pub provision: KeyProvision,
+    /// The suite it evaluates.
+    pub suite: Suite,
+    /// What a buyer must know of the figures ("the host plays the firmware").
+    pub caveat: Option<String>,
+}
+
+/// Why a device did not answer with an element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// The blinded element does not decode or is the identity: the client's fault, not the device's.
+    BadElement,
+    /// The HSM session is gone; it is to be reopened. The text has the device's own code name.
+    SessionLost(String),
+    /// The device refused or answered nonsense. The text has the device's own code name.
+    Failed(String),
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadElement => f.write_str("blinded element is not a valid group element"),
+            Self::SessionLost(why) => write!(f, "HSM session lost: {why}"),
+            Self::Failed(why) => write!(f, "device failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for DeviceError {}
+
+/// One HSM session, owned by one thread. Blocking.
+pub trait HsmSession: Send {
+    /// Evaluates every job and pushes one result for each, in order. Several jobs at once let a
+    /// device share work (`KeyInsideTweaked`: n + 1 derives for n evaluations).
+    fn evaluate(&mut self, jobs: &[Evaluation], results: &mut Vec<Result<Element, DeviceError>>);
+
+    /// Device calls (vendor or PKCS#11) made so far in this HSM session.
+    fn device_calls(&self) -> u64;
+}
+
+/// A device family: knows how to open HSM sessions on its device.
+pub trait HsmAdapter: fmt::Debug + Send + Sync + 'static {
+    /// What names the device in every result.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Opens one more HSM session. Called again when one is lost.
+    ///
+    /// # Errors
+    /// The device is unreachable or at its session limit.
+    fn open_session(&self) -> Result<Box<dyn HsmSession>, DeviceError>;
+
+    /// How many HSM sessions are worth having on this machine.
+    fn sessions_default(&self) -> usize;
+
+    /// How many waiting evaluations one HSM session should take at once.
+    fn batch_max(&self) -> usize;
+}
+
+/// An evaluated element, and what it took.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// k · B.
+    pub element: Element,
+    /// From handing over to the moment an HSM session took it up.
+    pub device_wait: Duration,
+    /// From being taken up to the answer; shared by what was evaluated in one batch.
+    pub evaluation: Duration,
+}
+
+/// A PIN or password on its way to a device; wiped when dropped and never printed.
+pub type Secret = Zeroizing<String>;

@@ -1,0 +1,197 @@
+//! A scenario, resolved: every field has its value, every name is a known one, every duration and
+//! rate is a number. What users type is `file.rs`; how their mistakes are told, `diagnostic.rs`.
+
+use std::time::Duration;
+
+use vaultmark_hsm::Suite;
+use vaultmark_targets::{Fault, Operation};
+
+/// One question, ready to be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Name in results and reports.
+    pub name: String,
+    /// The question it asks: the comment that leads the file.
+    pub question: String,
+    /// The run's one seed.
+    pub seed: u64,
+    /// What answers.
+    pub target: TargetSpec,
+    /// Accounts registered before the run.
+    pub population: Population,
+    /// How clients do their cryptography.
+    pub client: Client,
+    /// How long each phase is.
+    pub phases: Phases,
+    /// Streams of arrivals, at least one.
+    pub loads: Vec<Load>,
+    /// What is done to the target on purpose, in order of time.
+    pub faults: Vec<TimedFault>,
+    /// Rules the verdict rests on.
+    pub slos: Vec<vaultmark_results::slo::Rule>,
+    /// When the run itself is worth nothing.
+    pub validity: Validity,
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetSpec {
+    /// Completes everything at once: what is left is the instrument.
+    Null,
+    /// One server that answers at once, except while it stalls.
+    Stalled {
+        /// Length of a stall.
+        stall: Duration,
+        /// From the start of one stall to the start of the next; `None`: there is only one.
+        every: Option<Duration>,
+        /// Start of the first, from the start of the measurement phase.
+        first: Duration,
+    },
+    /// A model of a vault: `servers` in parallel, log-normal service times; for simulation.
+    Simulated {
+        /// Operations served at once.
+        servers: u32,
+        /// Mean service time.
+        mean: Duration,
+        /// Standard deviation of the logarithm of the service time.
+        sigma: f64,
+        /// Share of correct operations that fail.
+        failures: f64,
+    },
+    /// The reference vault in this process.
+    Embedded {
+        /// Replicas of the consensus group: 1, 3, 5 or 7.
+        replicas: u32,
+        /// fsync before acknowledging.
+        durable: bool,
+        /// Device under every replica.
+        hsm: HsmChoice,
+        /// OPRF suite; `None`: what suits the device.
+        suite: Option<Suite>,
+        /// HSM sessions a replica; `None`: the adapter's own number.
+        hsm_sessions: Option<u32>,
+    },
+}
+
+/// The `hsm` of a scenario, or `--hsm`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HsmChoice {
+    /// The processor; the host plays the firmware.
+    Software,
+    /// A SoftHSM token that vaultmark makes for itself.
+    SoftHsm(vaultmark_hsm::KeyProvision),
+}
+
+/// Accounts registered before the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Population {
+    /// How many.
+    pub accounts: u64,
+    /// Which of them come.
+    pub popularity: Popularity,
+    /// Whether a second attempt may start on an account with one outstanding.
+    pub concurrent_attempts: bool,
+}
+
+/// Which accounts come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Popularity {
+    /// All alike.
+    Uniform,
+    /// Account of rank r with weight r to the power of −s.
+    Zipf(f64),
+}
+
+/// How clients do their cryptography.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Every step, or every step but stretching for known accounts.
+    pub fidelity: Fidelity,
+    /// Cost of the key-stretching function.
+    pub stretching: Stretching,
+    /// An operation without an answer for so long, from its send, has timed out.
+    pub timeout: Duration,
+}
+
+/// Which client steps are really done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Every step.
+    Full,
+    /// Known accounts skip stretching: its result is kept.
+    Cached,
+}
+
+/// Key-stretching presets (Argon2id). They live with the client, in `targets`.
+pub use vaultmark_targets::Stretching;
+
+/// How long each phase is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// Load without judgement.
+    pub warm_up: Duration,
+    /// What the verdict is about.
+    pub measure: Duration,
+    /// Load goes on while the last measured operations finish.
+    pub cool_down: Duration,
+}
+
+/// A stream of arrivals.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Name, unique in the scenario.
+    pub name: String,
+    /// The law of its intended starts.
+    pub arrival: Arrival,
+    /// Relative weights of operations, each above zero, in the order of [`Operation::ALL`].
+    pub mix: Vec<(Operation, u32)>,
+    /// Most operations in flight.
+    pub in_flight: u32,
+    /// Most arrivals waiting for room in flight; one more is unsent.
+    pub backlog: u32,
+}
+
+/// The law of intended starts. Rates are per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arrival {
+    /// Evenly spaced.
+    Constant {
+        /// Arrivals a second.
+        rate: f64,
+    },
+    /// Exponential gaps.
+    Poisson {
+        /// Mean arrivals a second.
+        rate: f64,
+    },
+    /// Evenly spaced with a rate that goes from one value to another over all phases.
+    Ramp {
+        /// Arrivals a second at the start.
+        from: f64,
+        /// Arrivals a second at the end.
+        to: f64,
+    },
+}
+
+/// A fault and its instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedFault {
+    /// From the start of the measurement phase.
+    pub at: Duration,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// When the run itself is worth nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Validity {
+    /// Largest share of arrivals that the instrument failed to send though there was room.
+    pub unsent_share_max: f64,
+    /// Lateness p99 may always be this.
+    pub lateness_floor: Duration,
+    /// Or this share of response p99, if that is more.
+    pub lateness_share_max: f64,
+    /// Largest share of the run that sending threads may be runnable but not run.
+    pub throttled_share_max: f64,
+}
+

@@ -1,0 +1,5 @@
+//! What a run leaves: bundle format, statistics, verdict.
+
+pub mod model;
+
+pub use model::Run;
