@@ -1,6 +1,10 @@
 //! What answers: the reference vault, and drivers for other targets.
 
 pub mod opaque;
+pub mod null;
+pub mod quorum;
+pub mod simulated;
+pub mod stalled;
 pub mod target;
 
 pub use opaque::Stretching;
