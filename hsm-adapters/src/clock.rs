@@ -191,11 +191,8 @@ impl Timers {
                 continue;
             }
             let wait = waiting.next_at().map_or(Duration::from_secs(3_600), |at| at.since(now()));
-            waiting = self
-                .changed
-                .wait_timeout(waiting, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            waiting =
+                self.changed.wait_timeout(waiting, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -214,8 +214,13 @@ pub trait HsmSession: Send {
     /// device share work (`KeyInsideTweaked`: n + 1 derives for n evaluations).
     fn evaluate(&mut self, jobs: &[Evaluation], results: &mut Vec<Result<Element, DeviceError>>);
 
-    /// Device calls (vendor or PKCS#11) made so far in this HSM session.
+    /// Device calls (vendor or PKCS#11) that evaluations have made so far in this HSM session.
+    /// Opening and closing it are not among them, so that calls over evaluations is the cost of one.
     fn device_calls(&self) -> u64;
+
+    /// Fault injection: takes the HSM session away underneath its owner, as a device reset would.
+    /// The next evaluation fails with [`DeviceError::SessionLost`], in the device's own words.
+    fn kill(&mut self);
 }
 
 /// A device family: knows how to open HSM sessions on its device.

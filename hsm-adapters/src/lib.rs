@@ -8,8 +8,11 @@
 
 pub mod clock;
 pub mod device;
+mod group;
+mod key;
 pub mod pool;
 pub mod software;
+mod worker;
 
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{

@@ -1,23 +1,34 @@
 //! HSM sessions on their own threads behind one bounded queue.
 //!
 //! A slot is reserved before an attempt is charged, so that an attempt is never spent on a device
-//! that has no room: `Busy` is answered at the reservation, never later.
+//! that has no room: `Busy` is answered at the reservation, never later. What is done when an HSM
+//! session dies is `worker.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::device::{DeviceError, DeviceInfo, Evaluated, Evaluation, HsmAdapter};
+use crate::worker::{Job, Shared, Worker, WorkerState};
 
-/// A running pool.
+/// A running pool. When it and its last [`Reservation`] are gone, its threads finish what is queued,
+/// close their HSM sessions and are joined.
 #[derive(Debug)]
-pub struct HsmPool {}
+pub struct HsmPool {
+    adapter: Arc<dyn HsmAdapter>,
+    front: Arc<Front>,
+}
 
 /// What a pool has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolCounters {
     /// Evaluations answered with an element.
     pub evaluations: u64,
-    /// Vendor or PKCS#11 calls.
+    /// Vendor or PKCS#11 calls that evaluations took.
     pub device_calls: u64,
     /// Evaluations answered with an error (bad elements not counted).
     pub failures: u64,
@@ -27,56 +38,167 @@ pub struct PoolCounters {
 
 /// Room for one evaluation; given back when dropped.
 #[derive(Debug)]
-pub struct Reservation {}
+pub struct Reservation {
+    front: Arc<Front>,
+    slot: Slot,
+}
 
 impl HsmPool {
-    /// Opens `sessions` HSM sessions, each on a thread of its own, with room for `slots_max`
-    /// evaluations waiting or running.
+    /// Opens `sessions` HSM sessions (at least one), each on a thread of its own, with room for
+    /// `slots_max` evaluations waiting or running.
     ///
     /// # Errors
-    /// The first HSM session does not open.
+    /// Not every HSM session opens: with fewer than were asked for, a run would measure something
+    /// else than it says.
     pub fn open(
         adapter: Arc<dyn HsmAdapter>,
         sessions: usize,
         slots_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
-        let _ = (adapter, sessions, slots_max, clock);
-        Err(DeviceError::Failed("not written yet".to_owned()))
+        let sessions = sessions.max(1);
+        let opened = (0..sessions)
+            .map(|_| adapter.open_session())
+            .collect::<Result<Vec<_>, DeviceError>>()?;
+        // Every queued job holds a slot, so the queue is never full.
+        let (queue, jobs) = crossbeam_channel::bounded(slots_max.max(1));
+        let shared = Arc::new(Shared::new(sessions));
+        let mut front = Front {
+            queue: Some(queue),
+            slots: Arc::new(AtomicUsize::new(slots_max)),
+            shared: Arc::clone(&shared),
+            states: Vec::with_capacity(sessions),
+            threads: Vec::with_capacity(sessions),
+            clock,
+        };
+        for (index, session) in opened.into_iter().enumerate() {
+            let state = Arc::new(WorkerState::default());
+            front.states.push(Arc::clone(&state));
+            let worker = Worker::new(
+                Arc::clone(&adapter),
+                session,
+                jobs.clone(),
+                Arc::clone(&shared),
+                state,
+                Arc::clone(&front.clock),
+            );
+            let thread = std::thread::Builder::new()
+                .name(format!("hsm-{}", index + 1))
+                .spawn(move || worker.run())
+                .map_err(|error| DeviceError::Failed(format!("no thread: {error}")))?;
+            front.threads.push(thread);
+        }
+        Ok(Self { adapter, front: Arc::new(front) })
     }
 
     /// What names the device in every result.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
-        unimplemented!("the pool is being written")
+        self.adapter.info()
+    }
+
+    /// HSM sessions of this pool, lost ones included.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.front.states.len()
     }
 
     /// Room for one evaluation, or `None` when there is none.
     #[must_use]
     pub fn try_reserve(&self) -> Option<Reservation> {
-        None
+        let slot = Slot::take(&self.front.slots)?;
+        Some(Reservation { front: Arc::clone(&self.front), slot })
     }
 
     /// What the pool has done so far.
     #[must_use]
     pub fn counters(&self) -> PoolCounters {
-        PoolCounters::default()
+        self.front.states.iter().fold(PoolCounters::default(), |sum, state| {
+            let one = state.counters();
+            PoolCounters {
+                evaluations: sum.evaluations + one.evaluations,
+                device_calls: sum.device_calls + one.device_calls,
+                failures: sum.failures + one.failures,
+                sessions_reopened: sum.sessions_reopened + one.sessions_reopened,
+            }
+        })
     }
 
     /// Fault injection: takes HSM session `index` (modulo their number) away underneath its thread,
     /// as a device reset would. What it was asked next fails; then it is reopened.
     pub fn kill_session(&self, index: usize) {
-        let _ = index;
+        self.front.states[index % self.front.states.len()].kill();
     }
 }
 
 impl Reservation {
-    /// Evaluates on this slot.
+    /// Evaluates on this slot. The slot is given back when the device has answered, even if the
+    /// caller no longer waits for it: the device is busy all the same.
     ///
     /// # Errors
     /// See [`DeviceError`].
     pub async fn evaluate(self, evaluation: Evaluation) -> Result<Evaluated, DeviceError> {
-        let _ = evaluation;
-        Err(DeviceError::BadElement)
+        let Self { front, slot } = self;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { evaluation, handed_over: front.clock.now(), slot, reply };
+        front.hand_over(job)?;
+        drop(front);
+        answer.await.unwrap_or_else(|_| Err(worker_ended()))
     }
+}
+
+/// Room for one evaluation, wherever it is: reserved, waiting or being evaluated.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(free: &Arc<AtomicUsize>) -> Option<Self> {
+        free.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |free| free.checked_sub(1)).ok()?;
+        Some(Self(Arc::clone(free)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// What the pool and its reservations share. No worker and no queued job holds it, so that its end
+/// is the end of the queue.
+#[derive(Debug)]
+struct Front {
+    /// Taken away when dropped, which lets the threads end.
+    queue: Option<Sender<Job>>,
+    slots: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    states: Vec<Arc<WorkerState>>,
+    threads: Vec<JoinHandle<()>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Front {
+    fn hand_over(&self, job: Job) -> Result<(), DeviceError> {
+        let queue = self.queue.as_ref().ok_or_else(worker_ended)?;
+        queue.try_send(job).map_err(|_| worker_ended())
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        self.shared.close();
+        for thread in &self.threads {
+            // One without an HSM session may be waiting on the clock.
+            thread.thread().unpark();
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so on stderr, and its callers were told.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn worker_ended() -> DeviceError {
+    DeviceError::SessionLost("its thread has ended".to_owned())
 }
