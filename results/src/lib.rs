@@ -1,5 +1,17 @@
 //! What a run leaves: bundle format, statistics, verdict.
+//!
+//! Everything is keyed by names that are handed in: what an operation or an outcome means is not
+//! known here. Only this crate knows the bundle format and merges histograms.
 
+pub mod hist;
+pub mod interval;
 pub mod model;
+pub mod phase;
+pub mod slo;
+pub mod stages;
+pub mod units;
 
+pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape, Window};
 pub use model::Run;
+pub use phase::Phase;
+pub use stages::{StageBins, StageMeans};
