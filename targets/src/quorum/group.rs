@@ -1,13 +1,24 @@
 //! A fleet in one process: n replicas, each with its own log, state machine and consensus task.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ServerState, SnapshotPolicy};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use vaultmark_hsm::Clock;
 
-use super::{CommitError, Committed, QuorumError, QuorumLog, StateMachine};
+use super::replica::Replica;
+use super::transport::{Switchboard, Transport};
+use super::types::{Command, Raft};
+use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, QuorumLog, StateMachine};
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -58,6 +69,33 @@ impl GroupConfig {
             segment_bytes: 64 << 20,
         }
     }
+
+    /// The library's own configuration.
+    fn library(&self) -> Result<openraft::Config, QuorumError> {
+        if !matches!(self.replicas, 1 | 3 | 5 | 7) {
+            let seen = self.replicas;
+            return Err(QuorumError::Config(format!("1, 3, 5 or 7 replicas, not {seen}")));
+        }
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: "quorum".to_owned(),
+            heartbeat_interval: ms(self.heartbeat),
+            election_timeout_min: ms(self.election_timeout_min),
+            election_timeout_max: ms(self.election_timeout_max),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.snapshot_every / 10,
+            // Beyond what a snapshot leaves in the log, a snapshot is the only way.
+            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
+            purge_batch_size: 1_024,
+            max_payload_entries: 1_024,
+            // A replica that was cut off comes back without deposing a leader that others follow.
+            enable_pre_vote: Some(true),
+            // A replica in the same process is worth asking again soon.
+            backoff: "10ms 20ms ..200ms".to_owned(),
+            ..openraft::Config::default()
+        };
+        config.validate().map_err(|error| QuorumError::Config(error.to_string()))
+    }
 }
 
 /// What the replicas did, all together.
@@ -74,37 +112,91 @@ pub struct QuorumCounters {
 }
 
 /// A fleet in one process.
-#[derive(Debug)]
 pub struct Group {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     config: GroupConfig,
+    library: Arc<openraft::Config>,
+    make: Box<dyn Fn(u32) -> Box<dyn StateMachine> + Send + Sync>,
+    switchboard: Arc<Switchboard>,
+    /// The runtime the replicas live on: a restarted one joins the others there.
+    runtime: tokio::runtime::Handle,
+    /// What commits need of replica n, at n − 1; `None` while it is down.
+    running: RwLock<Vec<Option<Raft>>>,
+    /// The replicas themselves. Held while one is killed or restarted, so that one of these happens
+    /// at a time.
+    slots: Mutex<Vec<Slot>>,
+    leadership: watch::Sender<Leadership>,
+    in_flight: AtomicUsize,
+    commits: AtomicU64,
+    elections: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    replica: Option<(Replica, JoinHandle<()>)>,
+    /// How often it was started, so that no two lives have the same chance.
+    lives: u64,
+}
+
+/// Who leads, as the replicas last said of themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Leadership {
+    term: u64,
+    leader: Option<u32>,
 }
 
 impl Group {
     /// Starts every replica on the present tokio runtime, from what its folder holds, and returns
     /// when one of them leads. `make` gives a fresh state machine for a replica's number; it is
-    /// called again when a replica restarts.
+    /// called again when a replica restarts, after the former one was dropped.
     ///
     /// # Errors
     /// The configuration, a folder or a log is bad, or nobody leads within the commit timeout.
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
     pub async fn start(
         config: GroupConfig,
         make: impl Fn(u32) -> Box<dyn StateMachine> + Send + Sync + 'static,
     ) -> Result<Self, QuorumError> {
-        drop(make);
-        Err(QuorumError::Config(format!("{} replicas cannot start yet", config.replicas)))
+        let library = Arc::new(config.library()?);
+        let count = config.replicas;
+        let shared = Arc::new(Shared {
+            config,
+            library,
+            make: Box::new(make),
+            switchboard: Arc::default(),
+            runtime: tokio::runtime::Handle::current(),
+            running: RwLock::new((0..count).map(|_| None).collect()),
+            slots: Mutex::new((0..count).map(|_| Slot::default()).collect()),
+            leadership: watch::Sender::default(),
+            in_flight: AtomicUsize::new(0),
+            commits: AtomicU64::new(0),
+            elections: AtomicU64::new(0),
+        });
+        let group = Self { shared };
+        for number in 1..=count {
+            group.restart(number).await?;
+        }
+        group.found().await?;
+        let deadline = Instant::now() + group.shared.config.commit_timeout;
+        if group.shared.leader_by(deadline).await.is_none() {
+            group.shutdown().await;
+            return Err(QuorumError::Consensus("no replica came to lead".to_owned()));
+        }
+        Ok(group)
     }
 
     /// Replicas, running or not.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        self.config.replicas
+        self.shared.config.replicas
     }
 
     /// The replica that leads, as far as is known.
     #[must_use]
     pub fn leader(&self) -> Option<u32> {
-        None
+        self.shared.leadership.borrow().leader
     }
 
     /// Commits at the present leader; looks for a new one only while the command is surely not
@@ -112,54 +204,267 @@ impl Group {
     ///
     /// # Errors
     /// See [`CommitError`].
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
     pub async fn commit(&self, command: Vec<u8>) -> Result<Committed, CommitError> {
-        drop(command);
-        Err(CommitError::NoLeader)
+        let command = check(command)?;
+        let deadline = Instant::now() + self.shared.config.commit_timeout;
+        loop {
+            let Some(leader) = self.shared.leader_by(deadline).await else {
+                return Err(CommitError::NoLeader);
+            };
+            match self.shared.commit_at(leader, command.clone(), deadline).await {
+                Err(CommitError::NotLeader { .. }) => {}
+                settled => return settled,
+            }
+            // Who was thought to lead does not, or not now: time for the news to arrive.
+            let pause = self.shared.config.heartbeat / 2;
+            if Instant::now() + pause >= deadline {
+                return Err(CommitError::NoLeader);
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Commits at one replica, only if it leads.
     ///
     /// # Errors
     /// See [`CommitError`].
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
     pub async fn commit_at(
         &self,
         replica: u32,
         command: Vec<u8>,
     ) -> Result<Committed, CommitError> {
-        drop(command);
-        Err(CommitError::NotLeader { leader: (replica == 0).then_some(replica) })
+        let command = check(command)?;
+        let deadline = Instant::now() + self.shared.config.commit_timeout;
+        self.shared.commit_at(replica, command, deadline).await
     }
 
     /// Stops a replica as SIGKILL would: what it had not made durable is gone, and commits waiting
     /// at it end as [`CommitError::Unavailable`]. Nothing happens if it is not running.
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
-    pub async fn kill(&self, _replica: u32) {}
+    pub async fn kill(&self, replica: u32) {
+        let mut slots = self.shared.slots.lock().await;
+        let slot = index(replica).and_then(|index| slots.get_mut(index));
+        if let Some((running, watcher)) = slot.and_then(|slot| slot.replica.take()) {
+            self.shared.set_running(replica, None);
+            self.shared.switchboard.disconnect(replica);
+            running.kill().await;
+            watcher.abort();
+            self.shared.resign(replica);
+        }
+    }
 
     /// Starts a killed replica again from its folder.
     ///
     /// # Errors
     /// It is running, there is no such replica, or its log is bad.
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
     pub async fn restart(&self, replica: u32) -> Result<(), QuorumError> {
-        Err(QuorumError::Replica(format!("there is no replica {replica}")))
+        let shared = Arc::clone(&self.shared);
+        let started = self.shared.runtime.spawn(async move { shared.start(replica).await });
+        started.await.map_err(|error| QuorumError::Consensus(error.to_string()))?
     }
 
     /// What the replicas did since the start.
     #[must_use]
     pub fn counters(&self) -> QuorumCounters {
-        let fsync_ns = Histogram::new(3).expect("three digits are allowed");
-        QuorumCounters { commits: 0, fsyncs: 0, fsync_ns, elections: 0 }
+        QuorumCounters {
+            commits: self.shared.commits.load(Ordering::Relaxed),
+            fsyncs: 0,
+            fsync_ns: Histogram::new(3).expect("three digits are allowed"),
+            elections: self.shared.elections.load(Ordering::Relaxed),
+        }
     }
 
-    /// Stops every replica, having made durable what it was given.
-    #[expect(clippy::unused_async, reason = "the signature others build on; replicas follow")]
-    pub async fn shutdown(&self) {}
+    /// Stops every replica.
+    pub async fn shutdown(&self) {
+        for replica in 1..=self.replicas() {
+            self.kill(replica).await;
+        }
+    }
+
+    /// Makes the replicas one group, if nothing was ever written.
+    async fn found(&self) -> Result<(), QuorumError> {
+        let first = self.shared.raft(1).expect("start has just started every replica");
+        let wrong = |error: String| QuorumError::Consensus(error);
+        if !first.is_initialized().await.map_err(|error| wrong(error.to_string()))? {
+            let members: std::collections::BTreeSet<u32> = (1..=self.replicas()).collect();
+            first.initialize(members).await.map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(())
+    }
 }
 
 impl QuorumLog for Group {
     async fn commit(&self, command: Vec<u8>) -> Result<Committed, CommitError> {
         Self::commit(self, command).await
     }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("config", &self.shared.config)
+            .field("leader", &self.leader())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    async fn start(self: Arc<Self>, number: u32) -> Result<(), QuorumError> {
+        let mut slots = self.slots.lock().await;
+        let Some(slot) = index(number).and_then(|index| slots.get_mut(index)) else {
+            return Err(QuorumError::Replica(format!("there is no replica {number}")));
+        };
+        if slot.replica.is_some() {
+            return Err(QuorumError::Replica(format!("replica {number} is running")));
+        }
+        slot.lives += 1;
+        let replica = Replica::start(
+            number,
+            Arc::clone(&self.library),
+            Arc::clone(&self.switchboard) as Arc<dyn Transport>,
+            (self.make)(number),
+            mix(self.config.seed, u64::from(number), slot.lives),
+        )
+        .await?;
+        self.switchboard.connect(number, replica.raft.clone());
+        self.set_running(number, Some(replica.raft.clone()));
+        let watcher = tokio::spawn(Arc::clone(&self).watch(number, replica.raft.clone()));
+        slot.replica = Some((replica, watcher));
+        Ok(())
+    }
+
+    async fn commit_at(
+        &self,
+        replica: u32,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Committed, CommitError> {
+        let Some(raft) = self.raft(replica) else {
+            return Err(CommitError::NotLeader { leader: None });
+        };
+        let _room = Room::take(self)?;
+        let Ok(outcome) = tokio::time::timeout_at(deadline, raft.client_write(command)).await
+        else {
+            return Err(CommitError::Unavailable("no answer in time".to_owned()));
+        };
+        match outcome {
+            Ok(response) => {
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(Committed { reply: response.data, index: response.log_id.index })
+            }
+            // The library's word for "rejected before the entry was appended".
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(CommitError::NotLeader { leader: to.leader_id })
+            }
+            Err(error) => Err(CommitError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// The leader, as soon as there is one; `None` if there is none until `deadline`.
+    async fn leader_by(&self, deadline: Instant) -> Option<u32> {
+        if let Some(leader) = self.leadership.borrow().leader {
+            return Some(leader);
+        }
+        let mut leadership = self.leadership.subscribe();
+        let elected = leadership.wait_for(|leadership| leadership.leader.is_some());
+        tokio::time::timeout_at(deadline, elected).await.ok()?.ok()?.leader
+    }
+
+    /// Follows what a replica says of itself until it stops.
+    async fn watch(self: Arc<Self>, number: u32, raft: Raft) {
+        let mut metrics = raft.server_metrics();
+        drop(raft);
+        loop {
+            let (leads, term) = {
+                let now = metrics.borrow_and_update();
+                // It leads once a majority has confirmed its vote, not when it merely counts them.
+                let leads = now.state == ServerState::Leader && now.current_leader == Some(number);
+                (leads, now.vote.leader_id.term)
+            };
+            if leads {
+                self.lead(number, term)
+            } else {
+                self.resign(number)
+            }
+            if metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        self.resign(number);
+    }
+
+    fn lead(&self, number: u32, term: u64) {
+        let elected = self.leadership.send_if_modified(|now| {
+            let next = Leadership { term, leader: Some(number) };
+            let newer = term >= now.term && *now != next;
+            if newer {
+                *now = next;
+            }
+            newer
+        });
+        if elected {
+            self.elections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn resign(&self, number: u32) {
+        self.leadership.send_if_modified(|now| {
+            let led = now.leader == Some(number);
+            if led {
+                now.leader = None;
+            }
+            led
+        });
+    }
+
+    fn raft(&self, number: u32) -> Option<Raft> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.get(index(number)?).cloned().flatten()
+    }
+
+    fn set_running(&self, number: u32, raft: Option<Raft>) {
+        let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = index(number).and_then(|index| running.get_mut(index)) {
+            *slot = raft;
+        }
+    }
+}
+
+/// A commit's place among those in flight.
+struct Room<'a>(&'a Shared);
+
+impl<'a> Room<'a> {
+    fn take(shared: &'a Shared) -> Result<Self, CommitError> {
+        let before = shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        let room = Self(shared);
+        if before >= shared.config.in_flight_max { Err(CommitError::Full) } else { Ok(room) }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn check(command: Vec<u8>) -> Result<Command, CommitError> {
+    if command.len() > COMMAND_LEN_MAX {
+        return Err(CommitError::TooLong);
+    }
+    Ok(Command(command.into()))
+}
+
+/// Replica n is at n − 1.
+fn index(replica: u32) -> Option<usize> {
+    usize::try_from(replica.checked_sub(1)?).ok()
+}
+
+/// One seed out of three numbers (the finaliser of SplitMix64 over their sum in odd multiples, so
+/// that neighbours have nothing in common).
+const fn mix(seed: u64, replica: u64, life: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(replica.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(life.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -9,8 +9,18 @@ use std::fmt;
 use std::future::Future;
 
 mod group;
+mod log;
+mod machine;
+mod network;
+mod replica;
+mod transport;
+mod types;
 
 pub use group::{Group, GroupConfig, QuorumCounters};
+
+/// Bytes of the longest command: thousands of times the vault's, and few enough that one command
+/// holds up nobody.
+pub const COMMAND_LEN_MAX: usize = 1 << 20;
 
 /// What the committed commands are applied to: one instance a replica.
 ///
@@ -53,6 +63,8 @@ pub enum CommitError {
     /// More commits are in flight than the configuration allows; the command was surely not
     /// proposed.
     Full,
+    /// The command is longer than [`COMMAND_LEN_MAX`]; it was surely not proposed.
+    TooLong,
     /// The command was proposed and its fate is not known: it may or may not be committed, now or
     /// later.
     Unavailable(String),
@@ -75,6 +87,7 @@ impl fmt::Display for CommitError {
             Self::NotLeader { leader: None } => f.write_str("not the leader"),
             Self::NoLeader => f.write_str("no replica leads"),
             Self::Full => f.write_str("too many commits in flight"),
+            Self::TooLong => write!(f, "a command of more than {COMMAND_LEN_MAX} bytes"),
             Self::Unavailable(why) => write!(f, "the fate of the commit is not known: {why}"),
         }
     }
@@ -118,3 +131,6 @@ pub trait QuorumLog: Send + Sync + 'static {
         command: Vec<u8>,
     ) -> impl Future<Output = Result<Committed, CommitError>> + Send;
 }
+
+#[cfg(test)]
+mod tests;

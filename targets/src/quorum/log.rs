@@ -1,0 +1,156 @@
+//! A replica's log as the consensus library sees it: entries in memory since the last purge, each
+//! also in the write-ahead log before it counts.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::{LogState, OptionalSend};
+
+use super::types::{Entry, LogId, Types, Vote};
+
+/// A replica's log. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What the log holds. Invariant: the entries are consecutive, and the first one follows the last
+/// purged one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    pub(super) vote: Option<Vote>,
+    pub(super) purged: Option<LogId>,
+    pub(super) entries: VecDeque<Entry>,
+}
+
+impl Log {
+    pub(super) fn new(memory: Memory) -> Self {
+        Self { memory: Arc::new(Mutex::new(memory)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// The index of the first entry held, or that the next one would have.
+    fn first_index(&self) -> u64 {
+        self.purged.map_or(0, |purged| purged.index + 1)
+    }
+
+    /// The log id of the last entry, held or purged.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.entries.back().map(|entry| entry.log_id).or(self.purged)
+    }
+
+    /// Takes an entry at the end.
+    ///
+    /// # Errors
+    /// It does not follow the last one.
+    pub(super) fn push(&mut self, entry: Entry) -> io::Result<()> {
+        let expected = self.last().map_or(0, |last| last.index + 1);
+        if entry.log_id.index != expected {
+            let index = entry.log_id.index;
+            return Err(io::Error::other(format!("entry {index} where {expected} is next")));
+        }
+        self.entries.push_back(entry);
+        Ok(())
+    }
+
+    /// Drops the entries after `last`, or all of them.
+    pub(super) fn truncate_after(&mut self, last: Option<LogId>) {
+        let end = last.map_or(0, |last| last.index + 1);
+        self.entries.truncate(offset(end.saturating_sub(self.first_index())));
+    }
+
+    /// Forgets the entries up to `upto`; the log continues after it even if it was not so long.
+    pub(super) fn purge(&mut self, upto: LogId) {
+        let count = offset((upto.index + 1).saturating_sub(self.first_index()));
+        self.entries.drain(..count.min(self.entries.len()));
+        self.purged = self.purged.max(Some(upto));
+    }
+
+    fn range(&self, range: &impl RangeBounds<u64>) -> Vec<Entry> {
+        let first = self.first_index();
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => first,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let held = self.entries.len();
+        let start = offset(start.saturating_sub(first)).min(held);
+        let end = offset(end.saturating_sub(first)).clamp(start, held);
+        self.entries.range(start..end).cloned().collect()
+    }
+}
+
+/// An index as an offset into memory, where everything addressable fits.
+fn offset(index: u64) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.lock().range(&range))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.lock().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let memory = self.lock();
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: memory.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        {
+            let mut memory = self.lock();
+            for entry in entries {
+                memory.push(entry)?;
+            }
+        }
+        flushed.io_completed(Ok(()));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.lock().truncate_after(last);
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.lock().purge(upto);
+        Ok(())
+    }
+}
