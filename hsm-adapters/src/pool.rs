@@ -60,8 +60,9 @@ impl HsmPool {
         let opened = (0..sessions)
             .map(|_| adapter.open_session())
             .collect::<Result<Vec<_>, DeviceError>>()?;
-        // Every queued job holds a slot, so the queue is never full.
-        let (queue, jobs) = crossbeam_channel::bounded(slots_max.max(1));
+        // Bounded by the slots, since every queued job holds one. crossbeam's own bounded channel
+        // keeps what is queued when its last receiver goes, and whoever waits for it would hang.
+        let (queue, jobs) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(sessions));
         let mut front = Front {
             queue: Some(queue),
@@ -180,7 +181,7 @@ struct Front {
 impl Front {
     fn hand_over(&self, job: Job) -> Result<(), DeviceError> {
         let queue = self.queue.as_ref().ok_or_else(worker_ended)?;
-        queue.try_send(job).map_err(|_| worker_ended())
+        queue.send(job).map_err(|_| worker_ended())
     }
 }
 
