@@ -1,0 +1,15 @@
+//! The reference vault: what it remembers ([`state`]), and what it does.
+//!
+//! OPAQUE itself is in `opaque`, the device in `hsm-adapters`, the replicated log in `quorum`. What
+//! a client does is in `client`; nothing of the network is here.
+
+pub mod account;
+pub mod command;
+pub mod message;
+pub mod state;
+
+mod expiring;
+
+pub use account::{AccountId, AttemptId, RegistrationId};
+pub use message::{Answer, Failure, Refusal, VaultReply, VaultRequest, VaultService};
+pub use state::VaultState;
