@@ -24,6 +24,18 @@ pub struct Shape {
     pub expected: Vec<Vec<bool>>,
 }
 
+impl Shape {
+    /// Whether the lists fit each other and every name can stand in a log's tag.
+    pub(crate) fn is_sound(&self) -> bool {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let sound = |name: &String| !name.is_empty() && name.chars().all(fits);
+        let names = [&self.operations, &self.outcomes, &self.stages];
+        names.into_iter().flatten().all(sound)
+            && self.expected.len() == self.operations.len()
+            && self.expected.iter().all(|row| row.len() == self.outcomes.len())
+    }
+}
+
 /// One interval of a run, some second long. Every figure is of this interval alone.
 #[derive(Clone, Debug)]
 pub struct Interval<'a> {
@@ -83,6 +95,13 @@ pub struct Cell<'a> {
     pub service: &'a Histogram<u64>,
     /// Send − intended start; as many as `response`.
     pub dispatch_delay: &'a Histogram<u64>,
+}
+
+impl<'a> Cell<'a> {
+    /// The three, in the order of [`crate::slo::Time::ALL`].
+    pub(crate) const fn times(&self) -> [&'a Histogram<u64>; 3] {
+        [self.response, self.service, self.dispatch_delay]
+    }
 }
 
 /// Where the time of one operation went.

@@ -5,13 +5,16 @@
 
 pub mod hist;
 pub mod interval;
+mod judge;
 pub mod model;
 pub mod phase;
 pub mod slo;
 pub mod stages;
+pub mod totals;
 pub mod units;
 
 pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape, Window};
 pub use model::Run;
 pub use phase::Phase;
-pub use stages::{StageBins, StageMeans};
+pub use stages::{SparseStageBins, StageBins, StageMeans};
+pub use totals::{Terms, Times, Totals, Validity};

@@ -7,13 +7,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::hist::HIGHEST_NS;
 use crate::units::{
     exact_duration, exact_percent, format_duration, nanos, parse_duration, parse_percent,
 };
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Rule {
     /// A quantile of a time stays below a limit.
     Quantile {
@@ -184,6 +187,20 @@ impl fmt::Display for Rule {
             }
             Self::Achieved { limit } => write!(f, "run.achieved >= {}", exact_percent(*limit)),
         }
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.to_string()
+    }
+}
+
+impl TryFrom<String> for Rule {
+    type Error = RuleError;
+
+    fn try_from(text: String) -> Result<Self, RuleError> {
+        Self::parse(&text)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 use crate::hist::HIGHEST_NS;
 use crate::units::{float, whole};
@@ -165,46 +165,49 @@ impl fmt::Debug for StageBins {
     }
 }
 
-/// The occupied rows only: `[bin, count, sum of service, sum of stage 1, …]` each.
-#[derive(Serialize, Deserialize)]
-struct Sparse {
-    stages: usize,
-    bins: Vec<Vec<u64>>,
+/// The occupied rows of [`StageBins`], as files and the series of a run keep them: a second of a
+/// run occupies a few dozen of the thousand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SparseStageBins {
+    /// How many stages an operation has.
+    pub stages: usize,
+    /// `[bin, count, sum of service time, sum of stage 1, …]` each, nanoseconds.
+    pub bins: Vec<Vec<u64>>,
 }
 
-impl Serialize for StageBins {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bins = self
-            .occupied()
-            .map(|(bin, row)| {
-                let bin = u64::try_from(bin).expect("there are some thousand bins");
-                [bin].into_iter().chain(row.iter().copied()).collect()
-            })
-            .collect();
-        Sparse { stages: self.stages, bins }.serialize(serializer)
+/// Rows that fit no bin, or bins of another number of stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchBin;
+
+impl From<&StageBins> for SparseStageBins {
+    fn from(full: &StageBins) -> Self {
+        let row = |(bin, row): (usize, &[u64])| {
+            let bin = u64::try_from(bin).expect("there are some thousand bins");
+            [bin].into_iter().chain(row.iter().copied()).collect()
+        };
+        Self { stages: full.stages, bins: full.occupied().map(row).collect() }
     }
 }
 
-impl<'de> Deserialize<'de> for StageBins {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Far more than any operation has; a file cannot ask for gigabytes.
-        const STAGES_MAX: usize = 64;
-        let sparse = Sparse::deserialize(deserializer)?;
-        if sparse.stages > STAGES_MAX {
-            return Err(de::Error::custom("more stages than an operation can have"));
-        }
-        let mut bins = Self::new(sparse.stages);
-        let width = HEAD + sparse.stages;
-        for row in sparse.bins {
+impl StageBins {
+    /// Adds what a file kept.
+    ///
+    /// # Errors
+    /// A row fits no bin. What stood before it has been added: throw these bins away.
+    pub fn add_sparse(&mut self, more: &SparseStageBins) -> Result<(), NoSuchBin> {
+        let width = HEAD + self.stages;
+        for row in &more.bins {
             let bin = row.first().and_then(|bin| usize::try_from(*bin).ok());
-            let Some(start) = bin.filter(|bin| *bin < BINS && row.len() == 1 + width) else {
-                return Err(de::Error::custom("a row of stage sums that fits no bin"));
-            };
-            let start = start * width;
-            bins.rows[start..start + width].copy_from_slice(&row[1..]);
-            bins.count = bins.count.saturating_add(row[1]);
+            let start = bin
+                .filter(|bin| *bin < BINS && row.len() == 1 + width && more.stages == self.stages)
+                .ok_or(NoSuchBin)?
+                * width;
+            for (sum, n) in self.rows[start..start + width].iter_mut().zip(&row[1..]) {
+                *sum = sum.saturating_add(*n);
+            }
+            self.count = self.count.saturating_add(row[1 + COUNT]);
         }
-        Ok(bins)
+        Ok(())
     }
 }
 
@@ -267,13 +270,15 @@ mod tests {
 
     #[test]
     fn a_file_cannot_break_the_bins() {
-        for text in [
-            r#"{"stages":1,"bins":[[5,1,5]]}"#,
-            r#"{"stages":1,"bins":[[99999,1,5,5]]}"#,
-            r#"{"stages":1,"bins":[[]]}"#,
-            r#"{"stages":1000000000,"bins":[]}"#,
+        for (stages, row) in [
+            (1, vec![5, 1, 5]),
+            (1, vec![99_999, 1, 5, 5]),
+            (1, vec![]),
+            (2, vec![5, 1, 5, 5, 5]),
+            (2, vec![5, 1, 5, 5]),
         ] {
-            assert!(serde_json::from_str::<StageBins>(text).is_err(), "{text}");
+            let sparse = SparseStageBins { stages, bins: vec![row] };
+            assert_eq!(StageBins::new(1).add_sparse(&sparse), Err(NoSuchBin), "{sparse:?}");
         }
     }
 
@@ -288,8 +293,9 @@ mod tests {
                 all.record(service, &[stage]);
                 if side { &mut left } else { &mut right }.record(service, &[stage]);
             }
-            let text = serde_json::to_string(&left).unwrap();
-            let mut sum: StageBins = serde_json::from_str(&text).unwrap();
+            let text = serde_json::to_string(&SparseStageBins::from(&left)).unwrap();
+            let mut sum = StageBins::new(1);
+            sum.add_sparse(&serde_json::from_str(&text).unwrap()).unwrap();
             prop_assert_eq!(&sum, &left);
             sum.add(&right);
             prop_assert_eq!(&sum, &all);

@@ -1,0 +1,314 @@
+//! What a run is worth, in words: each rule, then PASS, FAIL or INVALID with its reasons, then the
+//! warnings. Every sentence names the limit and the figure, so that nobody has to look them up.
+
+use crate::hist::{self, Quantile, quantile, quantile_over, under_sampled};
+use crate::model::{Run, SloResult, Verdict};
+use crate::slo::{Rule, Time};
+use crate::totals::{Arrivals, Totals};
+use crate::units::{float, format_count, format_duration, format_share, nanos, whole};
+
+/// Fills in rules, verdict and reasons, and adds warnings.
+pub(crate) fn judge(totals: &Totals, run: &mut Run) {
+    let rules = &totals.terms().rules;
+    let rows: Vec<Row> = rules.iter().map(|rule| Row::of(totals, rule)).collect();
+    let all = totals.all_arrivals();
+
+    (run.verdict, run.reasons) = if totals.measured().is_zero() {
+        (None, vec!["it ended before the measurement phase: there is nothing to judge".to_owned()])
+    } else {
+        let invalid = invalid_reasons(totals, &rows, run, &all);
+        let fail = fail_reasons(&rows, &all);
+        if !invalid.is_empty() {
+            (Some(Verdict::Invalid), invalid)
+        } else if !fail.is_empty() {
+            (Some(Verdict::Fail), fail)
+        } else {
+            (Some(Verdict::Pass), vec![pass_reason(&rows)])
+        }
+    };
+    let warnings = warnings(totals, &rows, run, &all);
+    run.warnings.extend(warnings);
+    run.slos = rows.into_iter().map(|row| row.result).collect();
+}
+
+/// A rule and how it ended.
+struct Row {
+    result: SloResult,
+    /// Whether figures are durations; else shares.
+    duration: bool,
+    /// Whether more is better.
+    lower_limit: bool,
+    /// Operations that the figure is over.
+    over: u64,
+    /// Of those, the ones that count as infinitely slow.
+    unexpected: u64,
+}
+
+impl Row {
+    fn of(totals: &Totals, rule: &Rule) -> Self {
+        match rule {
+            Rule::Quantile { .. } => Self::quantile(totals, rule),
+            Rule::Unexpected { operation, limit } => {
+                let arrivals = named(totals, operation);
+                let share = share(arrivals.unexpected(), arrivals.intended);
+                Self::share(rule, share, arrivals.intended, share.map(|share| share < *limit))
+            }
+            Rule::Achieved { limit } => {
+                let all = totals.all_arrivals();
+                let share = share(all.completed, all.intended);
+                let mut row = Self::share(rule, share, all.intended, share.map(|s| s >= *limit));
+                row.lower_limit = true;
+                row.result.margin = row.result.margin.map(|margin| -margin);
+                row
+            }
+        }
+    }
+
+    fn quantile(totals: &Totals, rule: &Rule) -> Self {
+        let Rule::Quantile { operation, outcome, time, statistic, limit } = rule else {
+            unreachable!("called for quantiles");
+        };
+        let (histogram, over) = match outcome {
+            None => totals.intended(operation, *time).unwrap_or_else(|| (hist::new_histogram(), 0)),
+            Some(outcome) => {
+                let times = totals.times(operation, outcome);
+                let times = times.map_or_else(hist::new_histogram, |times| times.of(*time).clone());
+                let count = times.len();
+                (times, count)
+            }
+        };
+        let found = quantile_over(&histogram, over, statistic.q());
+        let measured = match found {
+            Quantile::Value(ns) => Some(ns),
+            Quantile::Infinite | Quantile::NoSamples => None,
+        };
+        let limit_ns = nanos(*limit);
+        let ok = match found {
+            Quantile::Value(ns) => Some(ns < limit_ns),
+            Quantile::Infinite => Some(false),
+            Quantile::NoSamples => None,
+        };
+        Self {
+            result: SloResult {
+                rule: rule.to_string(),
+                limit: rule.limit(),
+                measured: measured.map(float),
+                margin: measured.map(|ns| (float(limit_ns) - float(ns)) / float(limit_ns)),
+                ok,
+                infinite: found == Quantile::Infinite,
+                under_sampled: over > 0 && under_sampled(over, statistic.q()),
+            },
+            duration: true,
+            lower_limit: false,
+            over,
+            unexpected: over.saturating_sub(histogram.len()),
+        }
+    }
+
+    fn share(rule: &Rule, measured: Option<f64>, over: u64, ok: Option<bool>) -> Self {
+        let limit = rule.limit();
+        let margin = measured.filter(|_| limit > 0.0).map(|measured| (limit - measured) / limit);
+        Self {
+            result: SloResult {
+                rule: rule.to_string(),
+                limit,
+                measured,
+                margin,
+                ok,
+                infinite: false,
+                under_sampled: false,
+            },
+            duration: false,
+            lower_limit: false,
+            over,
+            unexpected: 0,
+        }
+    }
+
+    /// The rule without its comparison: `recover.response.p99`.
+    fn figure(&self) -> &str {
+        self.result.rule.split(' ').next().expect("a split has a first part")
+    }
+
+    fn words(&self, value: f64) -> String {
+        if self.duration { format_duration(whole(value)) } else { format_share(value) }
+    }
+
+    /// "recover.response.p99 is 61.2 ms, the limit is 250 ms: 75.5 % to spare".
+    fn sentence(&self) -> String {
+        let figure = self.figure();
+        let limit = self.words(self.result.limit);
+        if self.result.infinite {
+            return format!(
+                "{figure} is infinite, the limit is {limit}: {} of {} intended operations did not \
+                 end as expected",
+                format_count(self.unexpected),
+                format_count(self.over)
+            );
+        }
+        let Some(measured) = self.result.measured else {
+            return format!("{figure} has no samples, the limit is {limit}");
+        };
+        let limit = format!("{figure} is {}, the limit is {limit}", self.words(measured));
+        let Some(margin) = self.result.margin else {
+            return limit;
+        };
+        let by = format_share(margin.abs());
+        match (self.result.ok, self.lower_limit) {
+            (Some(true), _) => format!("{limit}: {by} to spare"),
+            (_, false) if margin == 0.0 => format!("{limit}: it must stay below"),
+            (_, false) => format!("{limit}: {by} over"),
+            (_, true) => format!("{limit}: {by} short"),
+        }
+    }
+}
+
+fn pass_reason(rows: &[Row]) -> String {
+    let margin = |row: &&Row| row.result.margin.unwrap_or(f64::INFINITY);
+    let Some(closest) = rows.iter().min_by(|a, b| margin(a).total_cmp(&margin(b))) else {
+        return "no SLO was set; the instrument was on time".to_owned();
+    };
+    match rows.len() {
+        1 => format!("the SLO holds: {}", closest.sentence()),
+        n => format!("all {n} SLOs hold; the closest: {}", closest.sentence()),
+    }
+}
+
+fn fail_reasons(rows: &[Row], all: &Arrivals) -> Vec<String> {
+    let mut reasons: Vec<String> =
+        rows.iter().filter(|row| row.result.ok == Some(false)).map(Row::sentence).collect();
+    let held_up = all.waited_for_room + all.unsent_no_room;
+    if !reasons.is_empty() && held_up > 0 {
+        reasons.push(format!(
+            "saturated: of {} arrivals {} waited for room in flight and {} were never sent for \
+             want of it, because the target was slow",
+            format_count(all.intended),
+            format_count(all.waited_for_room),
+            format_count(all.unsent_no_room)
+        ));
+    }
+    reasons
+}
+
+fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<String> {
+    let validity = &totals.terms().validity;
+    let mut reasons = Vec::new();
+    let ended = all.completed + all.unsent();
+    if ended > all.intended || (ended < all.intended && !run.cut_short) {
+        reasons.push(format!(
+            "the instrument lost count: {} arrivals were intended, {} ended and {} were never sent",
+            format_count(all.intended),
+            format_count(all.completed),
+            format_count(all.unsent())
+        ));
+    }
+    let unsent = share(all.unsent_instrument, all.intended).unwrap_or(0.0);
+    if unsent > validity.unsent_share_max {
+        reasons.push(format!(
+            "the instrument did not send {} of {} arrivals though there was room: {}, the limit is \
+             {}",
+            format_count(all.unsent_instrument),
+            format_count(all.intended),
+            format_share(unsent),
+            format_share(validity.unsent_share_max)
+        ));
+    }
+    reasons.extend(lateness_reason(totals));
+    if let Some(throttled) = run.instrument.throttled_share
+        && throttled > validity.throttled_share_max
+    {
+        reasons.push(format!(
+            "the instrument was throttled: its threads were ready but not run for {} of the run, \
+             the limit is {}",
+            format_share(throttled),
+            format_share(validity.throttled_share_max)
+        ));
+    }
+    for row in rows.iter().filter(|row| row.result.ok.is_none()) {
+        reasons.push(format!("{}: it cannot be judged", row.sentence()));
+    }
+    reasons
+}
+
+fn lateness_reason(totals: &Totals) -> Option<String> {
+    let validity = &totals.terms().validity;
+    let lateness = quantile(totals.lateness(), 0.99)?;
+    // Over what ended, however it did: were the rest counted as infinitely slow, a target that
+    // fails would excuse any lateness.
+    let response = quantile(&totals.sum(None, Time::Response, false), 0.99).unwrap_or(0);
+    let by_share = whole(validity.lateness_share_max * float(response));
+    let limit = validity.lateness_floor_ns.max(by_share);
+    (lateness > limit).then(|| {
+        format!(
+            "the instrument was late: lateness p99 is {}, the limit is {} (the larger of {} and {} \
+             of response p99, which is {})",
+            format_duration(lateness),
+            format_duration(limit),
+            format_duration(validity.lateness_floor_ns),
+            format_share(validity.lateness_share_max),
+            format_duration(response)
+        )
+    })
+}
+
+fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if run.cut_short {
+        let measured = format_duration(nanos(totals.measured()));
+        warnings.push(format!("cut short: the measurement phase lasted {measured}"));
+        let unanswered = all.intended.saturating_sub(all.completed + all.unsent());
+        if unanswered > 0 {
+            warnings.push(format!(
+                "{} operations were unanswered when the run was cut short; they count as \
+                 infinitely slow",
+                format_count(unanswered)
+            ));
+        }
+    }
+    for row in rows.iter().filter(|row| row.result.under_sampled) {
+        warnings.push(format!(
+            "{} rests on few samples: fewer than ten of {} operations lie above it",
+            row.figure(),
+            format_count(row.over)
+        ));
+    }
+    if let Some(quorum) = &run.quorum {
+        if !quorum.durable {
+            warnings.push(
+                "not durable: commits were acknowledged without fsync, so a real vault is slower"
+                    .to_owned(),
+            );
+        } else if ["tmpfs", "ramfs"].contains(&quorum.file_system.as_str()) {
+            warnings.push(format!(
+                "the log lies on {}, where an fsync costs nothing: a real disk is slower",
+                quorum.file_system
+            ));
+        }
+    }
+    if let Some(device) = run.device.as_ref().filter(|device| device.sessions_reopened > 0) {
+        warnings.push(format!(
+            "{} HSM sessions were lost and reopened; the device failed {} evaluations",
+            format_count(device.sessions_reopened),
+            format_count(device.failures)
+        ));
+    }
+    if totals.clipped() > 0 {
+        warnings.push(format!(
+            "{} samples were longer than {} and count as that long",
+            format_count(totals.clipped()),
+            format_duration(hist::HIGHEST_NS)
+        ));
+    }
+    warnings
+}
+
+/// Arrivals of an operation by name; none of an unknown one.
+fn named(totals: &Totals, operation: &str) -> Arrivals {
+    let names = &totals.terms().shape.operations;
+    let index = names.iter().position(|known| known == operation);
+    index.map_or_else(Arrivals::default, |index| totals.arrivals(index))
+}
+
+fn share(part: u64, of: u64) -> Option<f64> {
+    (of > 0).then(|| float(part) / float(of))
+}
