@@ -1,10 +1,27 @@
 //! A scenario, resolved: every field has its value, every name is a known one, every duration and
 //! rate is a number. What users type is `file.rs`; how their mistakes are told, `diagnostic.rs`.
 
+mod checks;
+pub mod diagnostic;
+pub mod file;
+mod node;
+pub mod overrides;
+mod reader;
+mod resolve;
+pub mod shipped;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use std::time::Duration;
 
 use vaultmark_hsm::Suite;
 use vaultmark_targets::{Fault, Operation};
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use file::ScenarioFile;
+pub use overrides::Overrides;
+pub use shipped::{SHIPPED, Shipped};
 
 /// One question, ready to be asked.
 #[derive(Clone, Debug, PartialEq)]

@@ -41,22 +41,29 @@ enum Given {
 impl Overrides {
     /// Sets a field to a text: `--hsm softhsm`.
     pub fn text(&mut self, flag: &str, field: &str, value: &str) {
-        self.push(flag, value, Place::Field(parts(field)), Given::Text(value.to_owned()));
+        let place = Place::Field(parts(field));
+        self.push(format!("{flag} {value}"), place, Given::Text(value.to_owned()));
     }
 
-    /// Sets a field to a TOML value: `--replicas 5`, `--ephemeral`.
-    pub fn value(&mut self, flag: &str, field: &str, value: &str) {
-        self.push(flag, value, Place::Field(parts(field)), Given::Toml(value.to_owned()));
+    /// Sets a field to a number: `--replicas 5`.
+    pub fn number(&mut self, flag: &str, field: &str, value: u64) {
+        let place = Place::Field(parts(field));
+        self.push(format!("{flag} {value}"), place, Given::Toml(value.to_string()));
+    }
+
+    /// Sets a field to false: `--ephemeral`.
+    pub fn off(&mut self, flag: &str, field: &str) {
+        self.push(flag.to_owned(), Place::Field(parts(field)), Given::Toml("false".to_owned()));
     }
 
     /// Sets the rate of the only load: `--rate 250/s`.
     pub fn rate(&mut self, flag: &str, value: &str) {
-        self.push(flag, value, Place::OnlyRate, Given::Text(value.to_owned()));
+        self.push(format!("{flag} {value}"), Place::OnlyRate, Given::Text(value.to_owned()));
     }
 
     /// Adds a rule: `--slo "recover.response.p99 < 250ms"`.
     pub fn rule(&mut self, flag: &str, rule: &str) {
-        self.push(flag, rule, Place::Rule, Given::Text(rule.to_owned()));
+        self.push(format!("{flag} {rule}"), Place::Rule, Given::Text(rule.to_owned()));
     }
 
     /// Sets any field: `--set load.people.rate=400/s`.
@@ -71,7 +78,8 @@ impl Overrides {
         if field.iter().any(String::is_empty) {
             return Err(format!("{} names no field; write FIELD=VALUE", quoted(setting)));
         }
-        self.push(flag, setting, Place::Field(field), Given::Toml(value.trim().to_owned()));
+        let value = Given::Toml(value.trim().to_owned());
+        self.push(format!("{flag} {setting}"), Place::Field(field), value);
         Ok(())
     }
 
@@ -95,10 +103,7 @@ impl Overrides {
         }
     }
 
-    fn push(&mut self, flag: &str, typed: &str, place: Place, value: Given) {
-        // A flag without a value of its own (`--ephemeral`) is shown alone.
-        let bare = matches!(&value, Given::Toml(value) if value == typed && value == "false");
-        let flag = if bare { flag.to_owned() } else { format!("{flag} {typed}") };
+    fn push(&mut self, flag: String, place: Place, value: Given) {
         self.edits.push(Edit { flag, place, value });
     }
 }
@@ -127,14 +132,12 @@ fn set(root: &mut Node, field: &[String], node: Node) -> Result<(), Diagnostic> 
     let origin = node.origin.clone();
     let mut at = root;
     for (depth, part) in field.iter().enumerate() {
-        let path = field[..depth].join(".");
-        if let Value::List(items) = &mut at.value {
-            at = item(items, part).ok_or(()).or_else(|()| Err(missing(&path, &origin)))?;
+        if matches!(at.value, Value::List(_)) {
+            at = item(at, &field[..depth], part, &origin)?;
             continue;
         }
         // `load.people.rate` is short for `load.people.arrival.rate`.
-        let short = depth == 2 && field[0] == "load" && part == "rate" && field.len() == 3;
-        if short {
+        if depth == 2 && field.len() == 3 && field[0] == "load" && part == "rate" {
             at = at.child_mut("arrival", &origin);
         }
         at = at.child_mut(part, &origin);
@@ -143,15 +146,64 @@ fn set(root: &mut Node, field: &[String], node: Node) -> Result<(), Diagnostic> 
     Ok(())
 }
 
-fn missing(_: &str, _: &Origin) -> Diagnostic {
-    unreachable!()
+/// The item of a list that `part` names.
+fn item<'a>(
+    list: &'a mut Node,
+    path: &[String],
+    part: &str,
+    origin: &Origin,
+) -> Result<&'a mut Node, Diagnostic> {
+    let path = path.join(".");
+    let Value::List(items) = &mut list.value else { unreachable!("asked only of lists") };
+    let names: Vec<String> = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| match item.child("name").map(|name| &name.value) {
+            Some(Value::Text(name)) => name.clone(),
+            _ => (index + 1).to_string(),
+        })
+        .collect();
+    let named = names.iter().position(|name| name == part);
+    let numbered = || part.parse::<usize>().ok()?.checked_sub(1);
+    let Some(index) = named.or_else(numbered).filter(|index| *index < items.len()) else {
+        let message = format!("there is no {path} {}", quoted(part));
+        let mut mistake = Diagnostic::new(Some(origin.clone()), &path, message);
+        mistake.seen = Some(quoted(part));
+        mistake.suggestion = nearest(part, names.iter().map(String::as_str));
+        mistake.allowed = Some(names.join(", "));
+        return Err(mistake);
+    };
+    Ok(&mut items[index])
 }
-fn item<'a>(_: &'a mut [Node], _: &str) -> Option<&'a mut Node> {
-    None
+
+fn set_only_rate(root: &mut Node, node: Node) -> Result<(), Diagnostic> {
+    let origin = node.origin.clone();
+    // Without a list of loads `resolve` tells what is missing, or what is there in its place.
+    let Some(Node { value: Value::List(loads), .. }) = root.child("load") else { return Ok(()) };
+    if loads.len() > 1 {
+        let names = loads.iter().filter_map(|load| match &load.child("name")?.value {
+            Value::Text(name) => Some(format!("--set load.{name}.rate=…")),
+            _ => None,
+        });
+        let message = format!("there are {} loads: which of them?", loads.len());
+        let mut mistake = Diagnostic::new(Some(origin), "load", message);
+        mistake.allowed = Some(names.collect::<Vec<_>>().join(", "));
+        return Err(mistake);
+    }
+    set(root, &parts("load.1.rate"), node)
 }
-fn set_only_rate(_: &mut Node, _: Node) -> Result<(), Diagnostic> {
-    Ok(())
-}
-fn add_rule(_: &mut Node, _: Node) -> Result<(), Diagnostic> {
+
+fn add_rule(root: &mut Node, node: Node) -> Result<(), Diagnostic> {
+    let origin = node.origin.clone();
+    let entry = Entry { key: "rule".to_owned(), origin: origin.clone(), node };
+    let rule = Node { value: Value::Table(vec![entry]), origin: origin.clone() };
+    if root.child("slo").is_none() {
+        *root.child_mut("slo", &origin) =
+            Node { value: Value::List(Vec::new()), origin: origin.clone() };
+    }
+    // Where the file has something else than a list, `resolve` tells of that.
+    if let Value::List(rules) = &mut root.child_mut("slo", &origin).value {
+        rules.push(rule);
+    }
     Ok(())
 }

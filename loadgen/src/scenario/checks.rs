@@ -1,0 +1,163 @@
+//! Values that are right one by one and make no sense together: an SLO on an operation that nobody
+//! asks for, a fault on a replica that does not exist.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use vaultmark_results::units::exact_duration;
+use vaultmark_targets::{Fault, Operation, Outcome};
+
+use super::diagnostic::nearest;
+use super::reader::Mistakes;
+use super::resolve::{Typed, TypedFault};
+use super::{TargetSpec, node::quoted};
+
+/// Notes every combination that makes no sense. What has a mistake of its own is not looked at.
+pub(super) fn check(typed: &Typed, mistakes: &mut Mistakes) {
+    names(typed, mistakes);
+    accounts(typed, mistakes);
+    stalls(typed, mistakes);
+    faults(typed, mistakes);
+    rules(typed, mistakes);
+}
+
+fn names(typed: &Typed, mistakes: &mut Mistakes) {
+    let mut seen = HashSet::new();
+    for load in &typed.loads {
+        if !seen.insert(&load.load.name) {
+            let message = format!("two loads are called {}", quoted(&load.load.name));
+            load.at.wrong(message, "a name of its own for each load", mistakes);
+        }
+    }
+}
+
+fn accounts(typed: &Typed, mistakes: &mut Mistakes) {
+    let Some(population) = &typed.population else { return };
+    let asks = |operation| {
+        typed.loads.iter().find(|load| load.load.mix.iter().any(|(asked, _)| *asked == operation))
+    };
+    let (right, wrong) = (asks(Operation::Recover), asks(Operation::RecoverWrong));
+    if let (Some(load), 0) = (right.or(wrong), population.accounts) {
+        let message = "nobody can recover: the population has no accounts".to_owned();
+        let allowed = "[population] accounts = 1_000, or a mix of registrations only";
+        load.mix_at.wrong(message, allowed, mistakes);
+    }
+    if let (Some(_), Some(load), 1) = (right, wrong, population.accounts) {
+        let message = "right and wrong passwords go to accounts of their own".to_owned();
+        load.mix_at.wrong(message, "[population] accounts of at least 2", mistakes);
+    }
+}
+
+fn stalls(typed: &Typed, mistakes: &mut Mistakes) {
+    let (Some(target), Some(phases)) = (&typed.target, &typed.phases) else { return };
+    if let (TargetSpec::Stalled { first, .. }, Some(at)) = (&target.spec, &target.first_at)
+        && *first >= phases.measure
+    {
+        let message = "the first stall comes after the measurement phase".to_owned();
+        let allowed = format!("less than phases.measure, \"{}\"", exact_duration(phases.measure));
+        at.wrong(message, &allowed, mistakes);
+    }
+}
+
+fn faults(typed: &Typed, mistakes: &mut Mistakes) {
+    for fault in &typed.faults {
+        exists(typed, fault, mistakes);
+        in_time(typed, fault, mistakes);
+    }
+    // A replica that is down cannot be killed.
+    let mut in_order: Vec<&TypedFault> = typed.faults.iter().collect();
+    in_order.sort_by_key(|fault| fault.fault.at);
+    let mut down: Vec<(u32, Option<Duration>)> = Vec::new();
+    for fault in in_order {
+        let Fault::KillReplica(replica) = fault.fault.fault else { continue };
+        let at = fault.fault.at;
+        let last = down.iter().rev().find(|(killed, _)| *killed == replica);
+        if last.is_some_and(|(_, back)| back.is_none_or(|back| back > at)) {
+            let message = format!("replica {replica} is down at {} already", exact_duration(at));
+            fault.at.wrong(message, "restart_after in the fault before it", mistakes);
+        }
+        down.push((replica, fault.restart_after.map(|after| at.saturating_add(after))));
+    }
+}
+
+fn exists(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
+    let Some(target) = &typed.target else { return };
+    let TargetSpec::Embedded { replicas, hsm_sessions, .. } = target.spec else {
+        let message = "this kind of target has nothing to kill".to_owned();
+        fault.at.wrong(message, "faults with kind = \"embedded\"", mistakes);
+        return;
+    };
+    match fault.fault.fault {
+        Fault::KillReplica(n) | Fault::RestartReplica(n) if n > replicas => {
+            let message = format!("there is no replica {n}: the target has {replicas}");
+            fault.kill_at.wrong(message, &format!("replica:1 to replica:{replicas}"), mistakes);
+        }
+        Fault::KillHsmSession(n) => {
+            if let Some(sessions) = hsm_sessions.filter(|sessions| n > *sessions) {
+                let message = format!("there is no HSM session {n}: a replica has {sessions}");
+                let allowed = format!("hsm-session:1 to hsm-session:{sessions}");
+                fault.kill_at.wrong(message, &allowed, mistakes);
+            }
+        }
+        Fault::KillReplica(_) | Fault::RestartReplica(_) => {}
+    }
+}
+
+fn in_time(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
+    let Some(phases) = &typed.phases else { return };
+    let at = fault.fault.at;
+    if at >= phases.measure {
+        let measure = exact_duration(phases.measure);
+        let message = format!("the fault at {} comes after the end", exact_duration(at));
+        let allowed = format!("less than phases.measure, \"{measure}\"");
+        fault.instant_at.wrong(message, &allowed, mistakes);
+    } else if let Some(after) = fault.restart_after {
+        let end = phases.measure + phases.cool_down;
+        if at.saturating_add(after) >= end {
+            let message = "the replica would come back after the end of the run".to_owned();
+            let allowed = format!(
+                "at and restart_after together less than {}, or no restart_after",
+                exact_duration(end)
+            );
+            fault.at.wrong(message, &allowed, mistakes);
+        }
+    }
+}
+
+fn rules(typed: &Typed, mistakes: &mut Mistakes) {
+    for slo in &typed.slos {
+        let Some(name) = slo.rule.operation() else { continue };
+        let known = Operation::ALL.map(Operation::name);
+        match name.parse::<Operation>() {
+            Err(()) => {
+                let message = format!("{} is not an operation", quoted(name));
+                slo.at.wrong(message, &known.join(", "), mistakes);
+                suggest(nearest(name, known), mistakes);
+            }
+            Ok(operation) => {
+                let mut mixes = typed.loads.iter().flat_map(|load| &load.load.mix);
+                if typed.loads_complete && !mixes.any(|(asked, _)| *asked == operation) {
+                    let message = format!("no load asks for {name}: the rule has nothing to judge");
+                    let asked = Operation::ALL.into_iter().filter(|operation| {
+                        let mut mixes = typed.loads.iter().flat_map(|load| &load.load.mix);
+                        mixes.any(|(asked, _)| asked == operation)
+                    });
+                    let asked: Vec<_> = asked.map(Operation::name).collect();
+                    slo.at.wrong(message, &format!("a rule on {}", asked.join(", ")), mistakes);
+                }
+            }
+        }
+        let outcomes = Outcome::ALL.map(Outcome::name);
+        if let Some(outcome) = slo.rule.outcome().filter(|outcome| !outcomes.contains(outcome)) {
+            let message = format!("{} is not an outcome", quoted(outcome));
+            slo.at.wrong(message, &outcomes.join(", "), mistakes);
+            suggest(nearest(outcome, outcomes), mistakes);
+        }
+    }
+}
+
+fn suggest(name: Option<String>, mistakes: &mut Mistakes) {
+    if let Some(mistake) = mistakes.last_mut() {
+        mistake.suggestion = name;
+    }
+}

@@ -1,0 +1,187 @@
+//! `[[load]]`, `[[faults]]` and `[[slo]]`: what is offered, what is broken on purpose, and what the
+//! verdict rests on.
+
+use std::time::Duration;
+
+use vaultmark_results::slo::Rule;
+use vaultmark_targets::{Fault, Operation};
+
+use super::{DAY, IN_FLIGHT_MAX, MILLISECOND, TypedFault, TypedLoad, TypedSlo, items, name};
+use crate::scenario::diagnostic::{Diagnostic, nearest};
+use crate::scenario::node::quoted;
+use crate::scenario::reader::{Field, Mistakes, Section};
+use crate::scenario::{Arrival, Load, TimedFault};
+
+/// A microsecond apart on average: what one machine can lay out and account for.
+const RATE_MAX: f64 = 1e6;
+/// An arrival that waits holds some tens of bytes.
+const BACKLOG_MAX: u32 = 10_000_000;
+/// Weights are relative: six digits tell every mix that a run could tell apart.
+const WEIGHT_MAX: u32 = 1_000_000;
+/// Used where a load sets no limits: a second's worth of the rates a laptop's vault keeps up with.
+const IN_FLIGHT_DEFAULT: u32 = 1_000;
+/// Ten seconds' worth of the same.
+const BACKLOG_DEFAULT: u32 = 10_000;
+
+pub(super) fn loads(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<TypedLoad> {
+    let example = "[[load]] with name, arrival and mix";
+    let Some(field) = root.require("load", example, mistakes) else { return Vec::new() };
+    if field.list_len() == Some(0) {
+        field.wrong("there is no load in the list".to_owned(), example, mistakes);
+    }
+    items(field, mistakes, load)
+}
+
+fn load(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedLoad> {
+    let at = section.place();
+    let name = name(&mut section, "people", mistakes);
+    let arrival = section
+        .require("arrival", "arrival = { kind = \"poisson\", rate = \"200/s\" }", mistakes)
+        .and_then(|field| field.section(mistakes))
+        .and_then(|section| arrival(section, mistakes));
+    let field = section.require("mix", "mix = { recover = 90, register = 10 }", mistakes);
+    let mix_at = field.as_ref().map(Field::place);
+    let mix = field.and_then(|field| mix(field, mistakes));
+    let mut limits = section.section("limits", mistakes);
+    let in_flight = limits.take("in_flight");
+    let in_flight = in_flight.map(|field| field.integer(1..=IN_FLIGHT_MAX, mistakes));
+    let backlog = limits.take("backlog");
+    let backlog = backlog.map(|field| field.integer(0..=BACKLOG_MAX, mistakes));
+    limits.finish("limits", mistakes);
+    section.finish("a load", mistakes);
+    let load = Load {
+        name: name?,
+        arrival: arrival?,
+        mix: mix?,
+        in_flight: in_flight.unwrap_or(Some(IN_FLIGHT_DEFAULT))?,
+        backlog: backlog.unwrap_or(Some(BACKLOG_DEFAULT))?,
+    };
+    Some(TypedLoad { at, mix_at: mix_at?, load })
+}
+
+fn arrival(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
+    let kinds = ["constant", "poisson", "ramp"];
+    let known = |text: &str| kinds.into_iter().find(|kind| *kind == text);
+    let kind = section
+        .require("kind", "kind = \"poisson\"", mistakes)?
+        .choice("a kind of arrival", &kinds, known, mistakes)?;
+    let arrival = if kind == "ramp" {
+        ramp(&mut section, mistakes)
+    } else {
+        let rate = section
+            .require("rate", "rate = \"200/s\"", mistakes)
+            .and_then(|field| field.rate(false, RATE_MAX, mistakes));
+        let law = if kind == "poisson" {
+            |rate| Arrival::Poisson { rate }
+        } else {
+            |rate| Arrival::Constant { rate }
+        };
+        rate.map(law)
+    };
+    section.finish(&format!("an arrival of kind \"{kind}\""), mistakes);
+    arrival
+}
+
+fn ramp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
+    let from = section.require("from", "from = \"10/s\"", mistakes);
+    let from = from.and_then(|field| field.rate(true, RATE_MAX, mistakes));
+    let end = section.require("to", "to = \"200/s\"", mistakes);
+    let to = end.as_ref().and_then(|field| field.rate(true, RATE_MAX, mistakes));
+    let (from, to) = (from?, to?);
+    if from + to <= 0.0 {
+        let message = "a ramp from nothing to nothing offers nothing".to_owned();
+        end?.wrong(message, "one end above \"0/s\"", mistakes);
+        return None;
+    }
+    Some(Arrival::Ramp { from, to })
+}
+
+fn mix(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Vec<(Operation, u32)>> {
+    let example = Operation::ALL.map(Operation::name).join(", ");
+    let whole = field.place();
+    let section = field.section(mistakes)?;
+    let before = mistakes.len();
+    let mut mix = Vec::new();
+    for (entry, field) in section.fields() {
+        let weight = field.integer(0..=WEIGHT_MAX, mistakes);
+        match (entry.key.parse::<Operation>(), weight) {
+            // A weight of zero takes an operation out of the mix.
+            (Ok(operation), Some(weight)) if weight > 0 => mix.push((operation, weight)),
+            (Ok(_), _) => {}
+            (Err(()), _) => {
+                let key = &entry.key;
+                let message = format!("{} is not an operation", quoted(key));
+                let origin = Some(entry.origin.clone());
+                let mut mistake = Diagnostic::new(origin, &section.path(key), message);
+                mistake.seen = Some(quoted(key));
+                mistake.suggestion = nearest(key, Operation::ALL.map(Operation::name));
+                mistake.allowed = Some(example.clone());
+                mistakes.push(mistake);
+            }
+        }
+    }
+    if mix.is_empty() && mistakes.len() == before {
+        whole.wrong("a mix without a weight above zero".to_owned(), &example, mistakes);
+    }
+    mix.sort_by_key(|(operation, _)| operation.index());
+    (mistakes.len() == before && !mix.is_empty()).then_some(mix)
+}
+
+pub(super) fn fault(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedFault> {
+    let place = section.place();
+    let instant = section.require("at", "at = \"30s\"", mistakes);
+    let at = instant.as_ref().and_then(|it| it.duration(Duration::ZERO..=DAY, mistakes));
+    let victim = section.require("kill", "kill = \"replica:2\"", mistakes);
+    let kill = victim.as_ref().and_then(|field| kill(field, mistakes));
+    let restart = section.take("restart_after");
+    let restart_after =
+        restart.as_ref().map(|field| field.duration(MILLISECOND..=DAY, mistakes));
+    section.finish("a fault", mistakes);
+    let kill = kill?;
+    if let (Fault::KillHsmSession(_), Some(field)) = (kill, &restart) {
+        let message = "an HSM session that dies is reopened by itself".to_owned();
+        field.wrong(message, "restart_after with kill = \"replica:N\"", mistakes);
+    }
+    let restart_after = restart_after.map_or(Some(None), |after| after.map(Some))?;
+    Some(TypedFault {
+        at: place,
+        instant_at: instant?.place(),
+        kill_at: victim?.place(),
+        fault: TimedFault { at: at?, fault: kill },
+        restart_after,
+    })
+}
+
+fn kill(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<Fault> {
+    let allowed = "\"replica:N\", \"hsm-session:N\", N from 1";
+    let text = field.text(allowed, mistakes)?;
+    let fault = text.split_once(':').and_then(|(what, number)| {
+        // `parse` alone would take "+2".
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse::<u32>().ok().filter(|number| digits && *number > 0)?;
+        match what {
+            "replica" => Some(Fault::KillReplica(number)),
+            "hsm-session" => Some(Fault::KillHsmSession(number)),
+            _ => None,
+        }
+    });
+    if fault.is_none() {
+        field.wrong(format!("{} cannot be killed", quoted(text)), allowed, mistakes);
+    }
+    fault
+}
+
+pub(super) fn slo(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedSlo> {
+    let example = "rule = \"recover.response.p99 < 250ms\"";
+    let field = section.require("rule", example, mistakes);
+    section.finish("an SLO", mistakes);
+    let field = field?;
+    let text = field.text(example, mistakes)?;
+    match Rule::parse(text) {
+        Ok(rule) => Some(TypedSlo { at: field.place(), rule }),
+        Err(error) => {
+            field.wrong(format!("{}: {}", quoted(text), error.message), "", mistakes);
+            None
+        }
+    }
+}

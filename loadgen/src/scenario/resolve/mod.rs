@@ -1,0 +1,317 @@
+//! From a scenario as typed to a scenario in which every field has its value: names, defaults and
+//! limits, table by table. Which values do not go together is in `checks.rs`.
+
+mod load;
+mod target;
+
+use std::time::Duration;
+
+use vaultmark_results::slo::Rule;
+use vaultmark_targets::Fault;
+
+use super::checks::check;
+use super::node::{Node, quoted};
+use super::reader::{Field, Mistakes, Place, Section};
+use super::{
+    Client, Fidelity, Load, Phases, Popularity, Population, Scenario, Stretching, TargetSpec,
+    TimedFault, Validity,
+};
+use load::{fault, loads, slo};
+use target::target;
+
+/// The version of the format that this program reads and writes.
+pub(super) const VERSION: u32 = 1;
+
+/// Used where a scenario names no seed: any number does, as long as it is always the same.
+const SEED_DEFAULT: u64 = 42;
+/// TOML has no larger integers, and the resolved scenario is written in TOML.
+const SEED_MAX: u64 = i64::MAX as u64;
+/// The name becomes part of a folder's name.
+const NAME_CHARS_MAX: usize = 64;
+/// A day: no run is longer, so that every instant and count of a run fits its type many times.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+/// A tenth of mankind; the tables of accounts outstanding stay in memory.
+const ACCOUNTS_MAX: u64 = 1_000_000_000;
+/// An operation in flight holds some kilobytes here and in the target.
+const IN_FLIGHT_MAX: u32 = 100_000;
+/// The histograms end at two minutes, and a response may wait in the backlog besides.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Beyond it the second-ranked account comes once in a thousand arrivals: nobody means that.
+const ZIPF_MAX: f64 = 10.0;
+/// Lists are limited like everything else; a report shows tens of them well.
+const LIST_MAX: usize = 1_000;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+/// Gives every field its value. `None`, or any mistake noted, means there is no scenario.
+pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) -> Option<Scenario> {
+    let mut root = Section::root(root);
+    version(&mut root, mistakes);
+    let name = name(&mut root, "recover-steady", mistakes);
+    let seed = root.take("seed").and_then(|field| field.integer(0..=SEED_MAX, mistakes));
+    let target = target(&mut root, mistakes);
+    let population = population(root.section("population", mistakes), mistakes);
+    let client = client(root.section("client", mistakes), mistakes);
+    let phases = phases(root.section("phases", mistakes), mistakes);
+    let before = mistakes.len();
+    let loads = loads(&mut root, mistakes);
+    let loads_complete = mistakes.len() == before;
+    let faults = list(&mut root, "faults", mistakes, fault);
+    let slos = list(&mut root, "slo", mistakes, slo);
+    let validity = validity(root.section("validity", mistakes), mistakes);
+    root.finish("a scenario", mistakes);
+    let typed = Typed { target, population, phases, loads, loads_complete, faults, slos };
+    check(&typed, mistakes);
+    let mut faults: Vec<TimedFault> =
+        typed.faults.into_iter().flat_map(TypedFault::resolved).collect();
+    faults.sort_by_key(TimedFault::order);
+    Some(Scenario {
+        name: name?,
+        question,
+        seed: seed.unwrap_or(SEED_DEFAULT),
+        target: typed.target?.spec,
+        population: typed.population?,
+        client,
+        phases: typed.phases?,
+        loads: typed.loads.into_iter().map(|load| load.load).collect(),
+        faults,
+        slos: typed.slos.into_iter().map(|slo| slo.rule).collect(),
+        validity,
+    })
+}
+
+/// What the checks across tables look at, each with the place it was written in.
+pub(super) struct Typed {
+    pub(super) target: Option<TypedTarget>,
+    pub(super) population: Option<Population>,
+    pub(super) phases: Option<Phases>,
+    pub(super) loads: Vec<TypedLoad>,
+    /// Whether those are all: else what is missing from them may be in one that has mistakes.
+    pub(super) loads_complete: bool,
+    pub(super) faults: Vec<TypedFault>,
+    pub(super) slos: Vec<TypedSlo>,
+}
+
+/// A target that is right by itself.
+pub(super) struct TypedTarget {
+    pub(super) spec: TargetSpec,
+    /// `target.first`, if it is there.
+    pub(super) first_at: Option<Place>,
+}
+
+/// A load that is right by itself.
+pub(super) struct TypedLoad {
+    pub(super) at: Place,
+    pub(super) mix_at: Place,
+    pub(super) load: Load,
+}
+
+/// A fault that is right by itself.
+pub(super) struct TypedFault {
+    pub(super) at: Place,
+    pub(super) instant_at: Place,
+    pub(super) kill_at: Place,
+    pub(super) fault: TimedFault,
+    pub(super) restart_after: Option<Duration>,
+}
+
+/// A rule that is right by itself.
+pub(super) struct TypedSlo {
+    pub(super) at: Place,
+    pub(super) rule: Rule,
+}
+
+impl TypedFault {
+    fn resolved(self) -> Vec<TimedFault> {
+        let mut faults = vec![self.fault];
+        if let (Fault::KillReplica(replica), Some(after)) = (self.fault.fault, self.restart_after) {
+            let at = self.fault.at.saturating_add(after);
+            faults.push(TimedFault { at, fault: Fault::RestartReplica(replica) });
+        }
+        faults
+    }
+}
+
+impl TimedFault {
+    /// By time; at one instant a replica comes back before anything is killed.
+    pub(super) fn order(&self) -> (Duration, u8, u32) {
+        match self.fault {
+            Fault::RestartReplica(n) => (self.at, 0, n),
+            Fault::KillReplica(n) => (self.at, 1, n),
+            Fault::KillHsmSession(n) => (self.at, 2, n),
+        }
+    }
+}
+
+impl Fidelity {
+    /// Every fidelity, the most faithful first.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Cached];
+
+    /// The name in scenarios and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Cached => "cached",
+        }
+    }
+}
+
+impl Default for Validity {
+    /// What "How it is measured" in ARCHITECTURE.md promises.
+    fn default() -> Self {
+        Self {
+            unsent_share_max: 0.001,
+            lateness_floor: MILLISECOND,
+            lateness_share_max: 0.05,
+            // A sending thread that waits for a core one twentieth of the time still sends on time
+            // nearly always; how late it was is limited by itself.
+            throttled_share_max: 0.05,
+        }
+    }
+}
+
+fn version(root: &mut Section<'_>, mistakes: &mut Mistakes) {
+    let Some(field) = root.require("version", "version = 1", mistakes) else { return };
+    let version = field.integer(0..=u32::MAX, mistakes);
+    if version.is_some_and(|version| version != VERSION) {
+        let message = format!("version {} is not one this vaultmark reads", field.shown());
+        field.wrong(message, "1", mistakes);
+    }
+}
+
+fn name(section: &mut Section<'_>, example: &str, mistakes: &mut Mistakes) -> Option<String> {
+    let example = format!("name = \"{example}\"");
+    let field = section.require("name", &example, mistakes)?;
+    let allowed = format!(
+        "1 to {NAME_CHARS_MAX} of a-z A-Z 0-9 - _, the first of them a letter"
+    );
+    let name = field.text(&allowed, mistakes)?;
+    let mut letters = name.chars();
+    let good = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && name.len() <= NAME_CHARS_MAX;
+    if !good {
+        field.wrong(format!("{} cannot be a name", quoted(name)), &allowed, mistakes);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn population(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Population> {
+    let accounts =
+        section.take("accounts").map(|field| field.integer(0..=ACCOUNTS_MAX, mistakes));
+    let popularity = section.take("popularity").map(|field| popularity(field, mistakes));
+    let concurrent = section.take("concurrent_attempts").map(|field| field.boolean(mistakes));
+    section.finish("a population", mistakes);
+    Some(Population {
+        accounts: accounts.unwrap_or(Some(0))?,
+        popularity: popularity.unwrap_or(Some(Popularity::Uniform))?,
+        concurrent_attempts: concurrent.unwrap_or(Some(false))?,
+    })
+}
+
+fn popularity(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Popularity> {
+    if !field.is_table() {
+        let uniform = |text: &str| (text == "uniform").then_some(Popularity::Uniform);
+        let known = field.choice("a popularity", &["uniform"], uniform, mistakes);
+        if let (None, Some(mistake)) = (known, mistakes.last_mut()) {
+            mistake.allowed = Some("\"uniform\", { zipf = 1.1 }".to_owned());
+        }
+        return known;
+    }
+    let mut section = field.section(mistakes)?;
+    let zipf = section
+        .require("zipf", "{ zipf = 1.1 }", mistakes)
+        .and_then(|field| field.number(true, 0.0..=ZIPF_MAX, mistakes));
+    section.finish("a popularity", mistakes);
+    zipf.map(Popularity::Zipf)
+}
+
+fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
+    let fidelity = section.take("fidelity").and_then(|field| {
+        if field.as_text() == Some("lean") {
+            let message = "not in this version: fidelity \"lean\"".to_owned();
+            field.wrong(message, "\"full\", \"cached\"", mistakes);
+            return None;
+        }
+        let names = Fidelity::ALL.map(Fidelity::name);
+        let known = |text: &str| Fidelity::ALL.into_iter().find(|it| it.name() == text);
+        field.choice("a fidelity", &names, known, mistakes)
+    });
+    let stretching = section.take("stretching").and_then(|field| {
+        let names = Stretching::ALL.map(Stretching::name);
+        field.choice("a way to stretch", &names, |text| text.parse().ok(), mistakes)
+    });
+    let timeout = section
+        .take("timeout")
+        .and_then(|field| field.duration(MILLISECOND..=TIMEOUT_MAX, mistakes));
+    section.finish("a client", mistakes);
+    Client {
+        fidelity: fidelity.unwrap_or(Fidelity::Cached),
+        stretching: stretching.unwrap_or_default(),
+        timeout: timeout.unwrap_or(Duration::from_secs(5)),
+    }
+}
+
+fn phases(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Phases> {
+    let place = section.place();
+    let warm_up = section.take("warm_up");
+    let warm_up = warm_up.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
+    let measure = section
+        .require("measure", "[phases] measure = \"60s\"", mistakes)
+        .and_then(|field| field.duration(MILLISECOND..=DAY, mistakes));
+    let cool_down = section.take("cool_down");
+    let cool_down = cool_down.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
+    section.finish("phases", mistakes);
+    let five = Some(Duration::from_secs(5));
+    let phases = Phases {
+        warm_up: warm_up.unwrap_or(five)?,
+        measure: measure?,
+        cool_down: cool_down.unwrap_or(five)?,
+    };
+    if phases.warm_up + phases.measure + phases.cool_down > DAY {
+        place.wrong("the phases together are longer than a day".to_owned(), "24h", mistakes);
+    }
+    Some(phases)
+}
+
+fn validity(mut section: Section<'_>, mistakes: &mut Mistakes) -> Validity {
+    let usual = Validity::default();
+    let mut percent = |key, usual: f64, mistakes: &mut Mistakes| {
+        section.take(key).and_then(|field| field.percent(mistakes)).unwrap_or(usual)
+    };
+    let unsent_share_max = percent("unsent_share_max", usual.unsent_share_max, mistakes);
+    let lateness_share_max = percent("lateness_share_max", usual.lateness_share_max, mistakes);
+    let throttled_share_max = percent("throttled_share_max", usual.throttled_share_max, mistakes);
+    let lateness_floor = section
+        .take("lateness_floor")
+        .and_then(|field| field.duration(Duration::ZERO..=TIMEOUT_MAX, mistakes))
+        .unwrap_or(usual.lateness_floor);
+    section.finish("validity", mistakes);
+    Validity { unsent_share_max, lateness_floor, lateness_share_max, throttled_share_max }
+}
+
+fn list<T>(
+    root: &mut Section<'_>,
+    key: &'static str,
+    mistakes: &mut Mistakes,
+    read: impl Fn(Section<'_>, &mut Mistakes) -> Option<T>,
+) -> Vec<T> {
+    root.take(key).map_or_else(Vec::new, |field| items(field, mistakes, read))
+}
+
+fn items<T>(
+    field: Field<'_>,
+    mistakes: &mut Mistakes,
+    read: impl Fn(Section<'_>, &mut Mistakes) -> Option<T>,
+) -> Vec<T> {
+    if let Some(len) = field.list_len().filter(|len| *len > LIST_MAX) {
+        let message = format!("{len} are too many");
+        field.wrong(message, &format!("at most {LIST_MAX}"), mistakes);
+        return Vec::new();
+    }
+    let sections = field.sections(mistakes);
+    sections.into_iter().filter_map(|section| read(section, mistakes)).collect()
+}

@@ -1,0 +1,179 @@
+//! `[target]`: what answers, and which devices evaluate which suites.
+
+use std::time::Duration;
+
+use vaultmark_hsm::{KeyProvision, Suite};
+
+use super::{DAY, IN_FLIGHT_MAX, NANOSECOND, TIMEOUT_MAX, TypedTarget};
+use crate::scenario::node::quoted;
+use crate::scenario::reader::{Field, Mistakes, Section};
+use crate::scenario::{HsmChoice, TargetSpec};
+
+/// A majority of more replicas than seven gains nothing that a fleet would pay for.
+const REPLICAS: [u32; 4] = [1, 3, 5, 7];
+/// Network HSMs stop at some thousand HSM sessions a partition; a thread each is our own limit.
+const HSM_SESSIONS_MAX: u32 = 1_024;
+
+impl HsmChoice {
+    /// Every device there is, as users type it.
+    pub const NAMES: [&'static str; 4] =
+        ["software", "softhsm", "softhsm:key-inside-tweaked", "softhsm:seed-inside"];
+
+    /// The device as users type it, with its provision where it has several.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Software => "software".to_owned(),
+            Self::SoftHsm(provision) => format!("softhsm:{provision}"),
+        }
+    }
+
+    /// The suites it evaluates, the one it takes unasked first.
+    #[must_use]
+    pub const fn suites(&self) -> &'static [Suite] {
+        match self {
+            Self::Software => &[Suite::Ristretto255Sha512, Suite::P256Sha256],
+            // PKCS#11 derives over NIST curves only; an HMAC does not care which curve follows.
+            Self::SoftHsm(KeyProvision::SeedInside) => {
+                &[Suite::P256Sha256, Suite::Ristretto255Sha512]
+            }
+            Self::SoftHsm(KeyProvision::KeyInsideTweaked | KeyProvision::Firmware) => {
+                &[Suite::P256Sha256]
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "software" => Some(Self::Software),
+            "softhsm" | "softhsm:key-inside-tweaked" => {
+                Some(Self::SoftHsm(KeyProvision::KeyInsideTweaked))
+            }
+            "softhsm:seed-inside" => Some(Self::SoftHsm(KeyProvision::SeedInside)),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn target(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarget> {
+    let mut section =
+        root.require("target", "[target] with a kind", mistakes)?.section(mistakes)?;
+    if let Some(url) = section.take("url") {
+        let message = format!(
+            "not in this version: url targets ({}) come with the networked vault",
+            url.shown()
+        );
+        url.wrong(message, "kind = \"embedded\"", mistakes);
+        return None;
+    }
+    let kinds = ["embedded", "null", "stalled", "simulated"];
+    let kind = section.require("kind", "kind = \"embedded\"", mistakes)?;
+    let known = |text: &str| kinds.into_iter().find(|kind| *kind == text);
+    let kind = kind.choice("a kind of target", &kinds, known, mistakes)?;
+    let first_at = section.peek("first").map(|field| field.place());
+    let spec = match kind {
+        "null" => Some(TargetSpec::Null),
+        "stalled" => stalled(&mut section, mistakes),
+        "simulated" => simulated(&mut section, mistakes),
+        _ => embedded(&mut section, mistakes),
+    };
+    section.finish(&format!("a target of kind \"{kind}\""), mistakes);
+    Some(TypedTarget { spec: spec?, first_at })
+}
+
+fn stalled(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TargetSpec> {
+    let stall = section
+        .require("stall", "stall = \"1s\"", mistakes)
+        .and_then(|field| field.duration(NANOSECOND..=DAY, mistakes));
+    let first = section.take("first").map(|it| it.duration(Duration::ZERO..=DAY, mistakes));
+    let every = section.take("every");
+    let spacing = every.as_ref().map(|field| field.duration(NANOSECOND..=DAY, mistakes));
+    let (stall, spacing) = (stall?, spacing.map_or(Some(None), |spacing| spacing.map(Some))?);
+    if let (Some(field), Some(spacing)) = (every, spacing)
+        && spacing <= stall
+    {
+        let message = format!("{} leaves no time between two stalls", field.shown());
+        field.wrong(message, "more than target.stall", mistakes);
+    }
+    let first = first.unwrap_or(Some(Duration::ZERO))?;
+    Some(TargetSpec::Stalled { stall, every: spacing, first })
+}
+
+fn simulated(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TargetSpec> {
+    let servers = section
+        .require("servers", "servers = 4", mistakes)
+        .and_then(|field| field.integer(1..=IN_FLIGHT_MAX, mistakes));
+    let mean = section
+        .require("mean", "mean = \"2ms\"", mistakes)
+        .and_then(|field| field.duration(NANOSECOND..=TIMEOUT_MAX, mistakes));
+    // With σ = 5 the mean is 268,000 times the median: no service is like that.
+    let sigma = section.take("sigma").map(|field| field.number(false, 0.0..=5.0, mistakes));
+    let failures = section.take("failures").map(|field| field.percent(mistakes));
+    Some(TargetSpec::Simulated {
+        servers: servers?,
+        mean: mean?,
+        sigma: sigma.unwrap_or(Some(0.0))?,
+        failures: failures.unwrap_or(Some(0.0))?,
+    })
+}
+
+fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TargetSpec> {
+    let replicas = match section.take("replicas") {
+        Some(field) => replicas(&field, mistakes),
+        None => Some(3),
+    };
+    let durable = section.take("durable").map(|field| field.boolean(mistakes));
+    let hsm = section.take("hsm").map(|field| hsm(&field, mistakes));
+    let hsm = hsm.unwrap_or(Some(HsmChoice::Software));
+    let suite = section.take("suite").map(|field| {
+        let names = Suite::ALL.map(Suite::name);
+        let suite = field.choice("a suite", &names, |text| text.parse::<Suite>().ok(), mistakes)?;
+        if let Some(hsm) = hsm.as_ref().filter(|hsm| !hsm.suites().contains(&suite)) {
+            let message = format!("{} does not evaluate {suite}", hsm.name());
+            let works = HsmChoice::NAMES
+                .into_iter()
+                .filter(|name| HsmChoice::parse(name).is_some_and(|it| it.suites().contains(&suite)));
+            let allowed = format!(
+                "{} with {}; or {suite} with {}",
+                hsm.name(),
+                hsm.suites().iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", "),
+                works.collect::<Vec<_>>().join(", "),
+            );
+            field.wrong(message, &allowed, mistakes);
+        }
+        Some(suite)
+    });
+    let sessions = section.take("hsm_sessions");
+    let sessions = sessions.map(|field| field.integer(1..=HSM_SESSIONS_MAX, mistakes));
+    let hsm_sessions = sessions.map_or(Some(None), |sessions| sessions.map(Some))?;
+    let hsm = hsm?;
+    let suite = match suite {
+        Some(suite) => suite?,
+        None => hsm.suites()[0],
+    };
+    Some(TargetSpec::Embedded {
+        replicas: replicas?,
+        durable: durable.unwrap_or(Some(true))?,
+        hsm,
+        suite: Some(suite),
+        hsm_sessions,
+    })
+}
+
+fn replicas(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
+    let number = field.integer(0..=u32::MAX, mistakes)?;
+    if REPLICAS.contains(&number) {
+        return Some(number);
+    }
+    field.wrong(format!("{number} is not a number of replicas"), "1, 3, 5 or 7", mistakes);
+    None
+}
+
+fn hsm(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<HsmChoice> {
+    if let Some(text) = field.as_text().filter(|text| text.ends_with(".toml")) {
+        let message = format!("not in this version: device profiles such as {}", quoted(text));
+        field.wrong(message, &HsmChoice::NAMES.join(", "), mistakes);
+        return None;
+    }
+    field.choice("a device", &HsmChoice::NAMES, HsmChoice::parse, mistakes)
+}

@@ -1,0 +1,136 @@
+//! A resolved scenario as TOML, every field explicit: what `run --dry-run` prints and a bundle
+//! keeps. It resolves to an equal scenario again.
+
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use toml::Value as Toml;
+use vaultmark_results::units::{exact_duration, exact_percent};
+use vaultmark_targets::Fault;
+
+use super::resolve::VERSION;
+use super::{Arrival, Popularity, Scenario, TargetSpec, TimedFault};
+
+impl Scenario {
+    /// The scenario as TOML.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out).expect("a String takes everything");
+        out
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        if !self.question.is_empty() {
+            writeln!(out, "# {}", self.question)?;
+        }
+        writeln!(out, "version = {VERSION}")?;
+        writeln!(out, "name = {}", text(&self.name))?;
+        writeln!(out, "seed = {}", self.seed)?;
+        target(out, &self.target)?;
+        writeln!(out, "\n[population]")?;
+        writeln!(out, "accounts = {}", self.population.accounts)?;
+        match self.population.popularity {
+            Popularity::Uniform => writeln!(out, "popularity = \"uniform\"")?,
+            Popularity::Zipf(s) => writeln!(out, "popularity = {{ zipf = {s:?} }}")?,
+        }
+        writeln!(out, "concurrent_attempts = {}", self.population.concurrent_attempts)?;
+        writeln!(out, "\n[client]")?;
+        writeln!(out, "fidelity = {}", text(self.client.fidelity.name()))?;
+        writeln!(out, "stretching = {}", text(self.client.stretching.name()))?;
+        writeln!(out, "timeout = {}", duration(self.client.timeout))?;
+        writeln!(out, "\n[phases]")?;
+        writeln!(out, "warm_up = {}", duration(self.phases.warm_up))?;
+        writeln!(out, "measure = {}", duration(self.phases.measure))?;
+        writeln!(out, "cool_down = {}", duration(self.phases.cool_down))?;
+        for load in &self.loads {
+            writeln!(out, "\n[[load]]\nname = {}", text(&load.name))?;
+            writeln!(out, "arrival = {}", arrival(load.arrival))?;
+            let mix = load.mix.iter().map(|(operation, weight)| format!("{operation} = {weight}"));
+            writeln!(out, "mix = {{ {} }}", mix.collect::<Vec<_>>().join(", "))?;
+            let (in_flight, backlog) = (load.in_flight, load.backlog);
+            writeln!(out, "limits = {{ in_flight = {in_flight}, backlog = {backlog} }}")?;
+        }
+        faults(out, &self.faults)?;
+        for rule in &self.slos {
+            writeln!(out, "\n[[slo]]\nrule = {}", text(&rule.to_string()))?;
+        }
+        let validity = &self.validity;
+        writeln!(out, "\n[validity]")?;
+        writeln!(out, "unsent_share_max = {}", percent(validity.unsent_share_max))?;
+        writeln!(out, "lateness_floor = {}", duration(validity.lateness_floor))?;
+        writeln!(out, "lateness_share_max = {}", percent(validity.lateness_share_max))?;
+        writeln!(out, "throttled_share_max = {}", percent(validity.throttled_share_max))
+    }
+}
+
+fn target(out: &mut String, target: &TargetSpec) -> fmt::Result {
+    writeln!(out, "\n[target]")?;
+    match target {
+        TargetSpec::Null => writeln!(out, "kind = \"null\""),
+        TargetSpec::Stalled { stall, every, first } => {
+            writeln!(out, "kind = \"stalled\"\nstall = {}", duration(*stall))?;
+            if let Some(every) = every {
+                writeln!(out, "every = {}", duration(*every))?;
+            }
+            writeln!(out, "first = {}", duration(*first))
+        }
+        TargetSpec::Simulated { servers, mean, sigma, failures } => {
+            writeln!(out, "kind = \"simulated\"\nservers = {servers}")?;
+            writeln!(out, "mean = {}\nsigma = {sigma:?}", duration(*mean))?;
+            writeln!(out, "failures = {}", percent(*failures))
+        }
+        TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions } => {
+            writeln!(out, "kind = \"embedded\"\nreplicas = {replicas}\ndurable = {durable}")?;
+            writeln!(out, "hsm = {}", text(&hsm.name()))?;
+            if let Some(suite) = suite {
+                writeln!(out, "suite = {}", text(suite.name()))?;
+            }
+            // Without it a replica takes the adapter's own number, which the machine decides.
+            hsm_sessions.map_or(Ok(()), |sessions| writeln!(out, "hsm_sessions = {sessions}"))
+        }
+    }
+}
+
+/// A restart is written with the kill before it, as it was typed.
+fn faults(out: &mut String, faults: &[TimedFault]) -> fmt::Result {
+    for (index, fault) in faults.iter().enumerate() {
+        let (victim, replica) = match fault.fault {
+            Fault::KillReplica(n) => (format!("replica:{n}"), Some(n)),
+            Fault::KillHsmSession(n) => (format!("hsm-session:{n}"), None),
+            Fault::RestartReplica(_) => continue,
+        };
+        let (at, victim) = (duration(fault.at), text(&victim));
+        writeln!(out, "\n[[faults]]\nat = {at}\nkill = {victim}")?;
+        let restart = replica.and_then(|n| {
+            let mut later = faults[index + 1..].iter();
+            later.find(|later| later.fault == Fault::RestartReplica(n))
+        });
+        if let Some(restart) = restart {
+            writeln!(out, "restart_after = {}", duration(restart.at.saturating_sub(fault.at)))?;
+        }
+    }
+    Ok(())
+}
+
+fn arrival(arrival: Arrival) -> String {
+    match arrival {
+        Arrival::Constant { rate } => format!("{{ kind = \"constant\", rate = \"{rate}/s\" }}"),
+        Arrival::Poisson { rate } => format!("{{ kind = \"poisson\", rate = \"{rate}/s\" }}"),
+        Arrival::Ramp { from, to } => {
+            format!("{{ kind = \"ramp\", from = \"{from}/s\", to = \"{to}/s\" }}")
+        }
+    }
+}
+
+fn text(text: &str) -> impl Display + use<> {
+    Toml::String(text.to_owned())
+}
+
+fn duration(duration: Duration) -> impl Display {
+    text(&exact_duration(duration))
+}
+
+fn percent(share: f64) -> impl Display {
+    text(&exact_percent(share))
+}
