@@ -12,7 +12,8 @@ use vaultmark_hsm::{Moment, clock::nanos};
 use vaultmark_results::hist;
 use vaultmark_results::phase::Phase;
 use vaultmark_results::stages::StageBins;
-use vaultmark_results::{Interval, Shape, Window, interval};
+use vaultmark_results::interval::Window;
+use vaultmark_results::{Interval, Shape, interval};
 use vaultmark_targets::{Operation, Outcome, Reply, Stage};
 
 /// Length of an interval: what views over time are drawn from.

@@ -1,2 +1,0 @@
-//! Measures every promised figure.
-fn main() {}
