@@ -132,6 +132,17 @@ pub struct Counts {
     pub waited_for_room: u64,
 }
 
+impl Counts {
+    /// Whether nothing was counted.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.intended == 0
+            && self.unsent_no_room == 0
+            && self.unsent_instrument == 0
+            && self.waited_for_room == 0
+    }
+}
+
 /// One kind of error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorText<'a> {

@@ -3,6 +3,8 @@
 //! Everything is keyed by names that are handed in: what an operation or an outcome means is not
 //! known here. Only this crate knows the bundle format and merges histograms.
 
+pub mod bundle;
+pub mod folder;
 pub mod hist;
 pub mod interval;
 mod judge;
@@ -13,8 +15,10 @@ pub mod stages;
 pub mod totals;
 pub mod units;
 
-pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape, Window};
+pub use bundle::{Bundle, BundleError, BundleWriter, Second};
+pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape};
 pub use model::Run;
 pub use phase::Phase;
+pub use slo::Rule;
 pub use stages::{SparseStageBins, StageBins, StageMeans};
 pub use totals::{Terms, Times, Totals, Validity};
