@@ -6,6 +6,7 @@ pub mod quorum;
 pub mod simulated;
 pub mod stalled;
 pub mod target;
+pub mod vault;
 
 pub use opaque::Stretching;
 pub use target::{Fault, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
