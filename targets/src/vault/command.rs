@@ -13,6 +13,9 @@ pub const RECORD_LEN_MAX: usize = 192;
 /// Bytes of the longest wrapped backup key a client may leave; ours are 60.
 pub const WRAPPED_LEN_MAX: usize = 128;
 
+/// Room for the largest command and the largest reply, so that encoding allocates once.
+const PENDING_LEN_MAX: usize = 512;
+
 /// A command to the replicated state. Its variants are numbered by their order: new ones go last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command<'a> {
@@ -165,7 +168,11 @@ impl Command<'_> {
     /// The command's bytes in the log.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("a vector takes every command")
+        let room = match self {
+            Self::RegisterPending { .. } => PENDING_LEN_MAX,
+            _ => 160,
+        };
+        postcard::to_extend(self, Vec::with_capacity(room)).expect("a vector takes every command")
     }
 }
 
@@ -173,6 +180,10 @@ impl CommandReply<'_> {
     /// The reply's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("a vector takes every reply")
+        let room = match self {
+            Self::Charged { .. } => PENDING_LEN_MAX,
+            _ => 160,
+        };
+        postcard::to_extend(self, Vec::with_capacity(room)).expect("a vector takes every reply")
     }
 }

@@ -37,7 +37,7 @@ pub enum VaultRequest {
         account: AccountId,
         /// Which.
         registration: RegistrationId,
-        /// Ed25519 over [`confirm_statement`](crate::client::statement::confirm).
+        /// Ed25519 over [`confirm_statement`](super::proof::confirm_statement).
         signature: [u8; 64],
     },
     /// Spends an attempt.
@@ -57,7 +57,7 @@ pub enum VaultRequest {
         attempt: AttemptId,
         /// `KE3`: 64 or 32 bytes.
         ke3: Vec<u8>,
-        /// Ed25519 over [`finish_statement`](crate::client::statement::finish).
+        /// Ed25519 over [`finish_statement`](super::proof::finish_statement).
         signature: [u8; 64],
     },
     /// Removes the record. Needs no proof: who reaches the vault as this account can as well spend
@@ -150,6 +150,8 @@ pub enum Failure {
     NoLeader,
     /// Too many commits in flight; nothing was proposed.
     LogFull,
+    /// The command is longer than the log takes; nothing was proposed.
+    TooLong,
     /// The commit may or may not have happened.
     CommitUnknown,
     /// This replica is down.
@@ -188,6 +190,7 @@ impl Failure {
             Self::Device => "the device failed",
             Self::NoLeader => "no replica leads",
             Self::LogFull => "too many commits in flight",
+            Self::TooLong => "a command is longer than the log takes",
             Self::CommitUnknown => "the fate of a quorum commit is not known",
             Self::ReplicaDown => "the replica is down",
             Self::Corrupt => "stored state does not decode",

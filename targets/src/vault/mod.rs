@@ -1,4 +1,4 @@
-//! The reference vault: what it remembers ([`state`]), and what it does.
+//! The reference vault: what it remembers ([`state`]), and what it does ([`server`]).
 //!
 //! OPAQUE itself is in `opaque`, the device in `hsm-adapters`, the replicated log in `quorum`. What
 //! a client does is in `client`; nothing of the network is here.
@@ -6,10 +6,15 @@
 pub mod account;
 pub mod command;
 pub mod message;
+pub mod proof;
+pub mod server;
 pub mod state;
 
 mod expiring;
+mod recover;
+mod register;
 
 pub use account::{AccountId, AttemptId, RegistrationId};
 pub use message::{Answer, Failure, Refusal, VaultReply, VaultRequest, VaultService};
+pub use server::{ServerLimits, VaultServer};
 pub use state::VaultState;

@@ -1,0 +1,185 @@
+//! Recovery: reserve, charge, commit, evaluate, answer; verify, reset, commit, release.
+//!
+//! An account that is not known takes the same road with the same work: its charge is a no-op of the
+//! same size, its element is evaluated under a decoy key, its record is a fake one.
+
+use super::account::{AccountId, AttemptId, RegistrationId};
+use super::command::{ChargedId, Command, CommandReply};
+use super::expiring::NotInserted;
+use super::message::{Failure, Refusal, VaultReply};
+use super::proof;
+use super::register::verifies;
+use super::server::{Decoy, VaultServer, credential_identifier, parse};
+use crate::opaque::{Login, ParsedKe1};
+use crate::quorum::QuorumLog;
+use crate::target::{Stage, StageTimes};
+use vaultmark_hsm::{Element, Reservation};
+
+/// An attempt that the core has begun.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// Between its first message and `KE2`.
+    Starting,
+    /// For `KE3`.
+    Open(Box<OpenAttempt>),
+}
+
+/// An attempt between `KE2` and `KE3`.
+#[derive(Debug)]
+pub(super) struct OpenAttempt {
+    login: Login,
+    ke1: Vec<u8>,
+    ke2_hash: [u8; 32],
+    /// What was charged; nothing for an account that is not known, whose `KE3` cannot verify.
+    charged: Option<Charged>,
+}
+
+/// What an attempt was charged to.
+#[derive(Clone, Copy, Debug)]
+struct Charged {
+    id: ChargedId,
+    verifying_key: [u8; 32],
+    last: bool,
+}
+
+impl<L: QuorumLog> VaultServer<L> {
+    pub(super) async fn recover_start(
+        &self,
+        account: AccountId,
+        attempt: AttemptId,
+        ke1: &[u8],
+        stages: &mut StageTimes,
+    ) -> Result<VaultReply, Refusal> {
+        let (parsed, blinded) = self.opaque.parse_ke1(ke1).map_err(|_| Refusal::Malformed)?;
+        let reservation = self.reserve()?;
+        let key = (account, attempt);
+        self.attempts().insert(key, Attempt::Starting, self.now()).map_err(|error| match error {
+            NotInserted::Full => Refusal::Busy,
+            NotInserted::Taken => Refusal::Replayed,
+        })?;
+        let begun =
+            self.charge_and_evaluate(account, attempt, (ke1, parsed, blinded), reservation, stages);
+        let (ke2, open) = match begun.await {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                self.attempts().take(&key, self.now());
+                return Err(refusal);
+            }
+        };
+        // It may have expired, or the replica may have been killed: then there is nothing to finish.
+        match self.attempts().get_mut(&key, self.now()) {
+            Some(entry) => *entry = Attempt::Open(Box::new(open)),
+            None => return Err(Refusal::NoSuchAttempt),
+        }
+        Ok(VaultReply::RecoverStarted { ke2 })
+    }
+
+    async fn charge_and_evaluate(
+        &self,
+        account: AccountId,
+        attempt: AttemptId,
+        (ke1, parsed, blinded): (&[u8], ParsedKe1, Element),
+        reservation: Reservation,
+        stages: &mut StageTimes,
+    ) -> Result<(Vec<u8>, OpenAttempt), Refusal> {
+        // Derived for every account, so that an unknown one takes no longer.
+        let Decoy { registration, masking_key } = self.decoy(&account);
+        let fake = self.opaque.fake_record(&masking_key);
+        let command = Command::Charge { account, attempt, now_ms: self.now_ms() };
+        let reply = self.commit(command, Stage::ChargeCommit, stages).await?;
+        let (registration, record, charged) = match parse(&reply)? {
+            CommandReply::Charged { generation, registration, last_until_ms, .. } => {
+                if let Some(until_ms) = last_until_ms {
+                    self.sweep_at(until_ms);
+                }
+                let id = ChargedId { account, generation, registration: registration.id, attempt };
+                let (last, verifying_key) = (last_until_ms.is_some(), registration.verifying_key);
+                (registration.id, registration.record, Some(Charged { id, verifying_key, last }))
+            }
+            CommandReply::Unknown => (registration, &fake[..], None),
+            CommandReply::Destroyed => return Err(Refusal::Destroyed),
+            CommandReply::Replayed => return Err(Refusal::Replayed),
+            _ => return Err(Refusal::Failed(Failure::Corrupt)),
+        };
+        let evaluated = self.evaluate_for(account, registration, blinded, reservation, stages);
+        let evaluated = evaluated.await?;
+        let (ke2, login) = self
+            .opaque
+            .log_in(parsed, &evaluated, record, account.as_bytes(), &mut self.chance())
+            .map_err(|_| Refusal::Failed(Failure::Corrupt))?;
+        let ke2_hash = proof::ke2_hash(&ke2);
+        Ok((ke2, OpenAttempt { login, ke1: ke1.to_vec(), ke2_hash, charged }))
+    }
+
+    async fn evaluate_for(
+        &self,
+        account: AccountId,
+        registration: RegistrationId,
+        blinded: Element,
+        reservation: Reservation,
+        stages: &mut StageTimes,
+    ) -> Result<Element, Refusal> {
+        let credential = credential_identifier(&account, registration);
+        self.evaluate(reservation, credential, blinded, stages).await
+    }
+
+    /// One try: whatever comes of it, the attempt is over.
+    pub(super) async fn recover_finish(
+        &self,
+        account: AccountId,
+        attempt: AttemptId,
+        ke3: &[u8],
+        signature: &[u8; 64],
+        stages: &mut StageTimes,
+    ) -> Result<VaultReply, Refusal> {
+        let key = (account, attempt);
+        let taken = {
+            let mut attempts = self.attempts();
+            match attempts.get_mut(&key, self.now()) {
+                Some(Attempt::Open(_)) => attempts.take(&key, self.now()),
+                _ => None,
+            }
+        };
+        let Some(Attempt::Open(open)) = taken else { return Err(Refusal::NoSuchAttempt) };
+        let OpenAttempt { login, ke1, ke2_hash, charged } = *open;
+        let session_key = login.finish(ke3, account.as_bytes());
+        let verified = match (session_key, charged) {
+            (Ok(session_key), Some(charged)) => {
+                let statement = proof::finish_statement(&account, attempt, &ke1, &ke2_hash);
+                verifies(&charged.verifying_key, &statement, signature)
+                    .then_some((session_key, charged))
+            }
+            _ => None,
+        };
+        let Some((session_key, charged)) = verified else {
+            return Err(self.rejected(charged, stages).await);
+        };
+        let command = Command::Reset { charged: charged.id, now_ms: self.now_ms() };
+        let reply = self.commit(command, Stage::ResetCommit, stages).await?;
+        match parse(&reply)? {
+            CommandReply::Reset { wrapped_key } => Ok(VaultReply::Released {
+                sealed: proof::seal_release(&session_key, &account, attempt, wrapped_key),
+            }),
+            CommandReply::Destroyed => Err(Refusal::Destroyed),
+            CommandReply::Stale => Err(Refusal::Superseded),
+            _ => Err(Refusal::Failed(Failure::Corrupt)),
+        }
+    }
+
+    /// A `KE3` or a signature did not verify: a failure that was charged. If it was the last one,
+    /// the record goes.
+    async fn rejected(&self, charged: Option<Charged>, stages: &mut StageTimes) -> Refusal {
+        let Some(Charged { id, last: true, .. }) = charged else { return Refusal::Rejected };
+        let command = Command::WipeLast { charged: id, now_ms: self.now_ms() };
+        let reply = match self.commit(command, Stage::ResetCommit, stages).await {
+            Ok(reply) => reply,
+            Err(refusal) => return refusal,
+        };
+        match parse(&reply) {
+            Ok(CommandReply::Destroyed) => Refusal::Destroyed,
+            Ok(CommandReply::Kept) => Refusal::Rejected,
+            Ok(_) => Refusal::Failed(Failure::Corrupt),
+            Err(refusal) => refusal,
+        }
+    }
+}
