@@ -1,5 +1,6 @@
 //! What answers: the reference vault, and drivers for other targets.
 
+pub mod client;
 pub mod opaque;
 pub mod null;
 pub mod quorum;
