@@ -69,9 +69,9 @@ pub struct Interval<'a> {
 }
 
 /// Operations of every kind that ended, by the clock, within the measurement phase, whenever they
-/// were intended (the lead added this for `achieved_per_s` and `goodput_per_s`: sums of these over
-/// the measured time). Counting what was *intended* in the phase instead, however late it ended,
-/// would let a saturated target that finishes its backlog during the drain look as if it had kept up.
+/// were intended: achieved rate and goodput are sums of these over the measured time. Counting what
+/// was *intended* in the phase instead, however late it ended, would let a saturated target that
+/// finishes its backlog during the drain look as if it had kept up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// However they ended.

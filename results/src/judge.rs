@@ -55,7 +55,8 @@ impl Row {
             }
             Rule::Achieved { limit } => {
                 let all = totals.all_arrivals();
-                let share = share(all.completed, all.intended);
+                // By the clock, as the achieved rate: what the drain finished did not keep up.
+                let share = share(totals.window().ended, all.intended);
                 let mut row = Self::share(rule, share, all.intended, share.map(|s| s >= *limit));
                 row.lower_limit = true;
                 row.result.margin = row.result.margin.map(|margin| -margin);

@@ -54,9 +54,10 @@ pub struct Run {
     pub measured_s: f64,
     /// Intended starts per second, measurement phase.
     pub offered_per_s: f64,
-    /// Operations of the measurement phase that completed, however they ended, per second.
+    /// Operations that ended while the measurement phase lasted, however they did and whenever
+    /// they were intended, per second: the rate the target kept up.
     pub achieved_per_s: f64,
-    /// Those that ended as expected, per second.
+    /// Those of them that ended as expected, per second.
     pub goodput_per_s: f64,
     /// Arrivals of the measurement phase that were never sent.
     pub unsent: u64,

@@ -38,7 +38,7 @@ pub enum Rule {
         /// Share of one.
         limit: f64,
     },
-    /// The share of all intended operations that completed reaches a limit.
+    /// The achieved rate as a share of the offered one reaches a limit.
     Achieved {
         /// Share of one.
         limit: f64,

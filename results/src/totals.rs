@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::hist::{self, new_histogram};
-use crate::interval::{Counts, Interval, Shape};
+use crate::interval::{Counts, Interval, Shape, Window};
 use crate::judge;
 use crate::model::{ErrorCount, OperationResult, OutcomeResult, Quantiles, Run};
 use crate::phase::Phase;
@@ -94,6 +94,7 @@ impl Times {
 pub struct Totals {
     terms: Terms,
     measured: Duration,
+    window: Window,
     operations: Vec<OperationTotals>,
     lateness: Histogram<u64>,
     clipped: u64,
@@ -159,6 +160,7 @@ impl Totals {
             operations: vec![operation; terms.shape.operations.len()],
             terms,
             measured: Duration::ZERO,
+            window: Window::default(),
             lateness: new_histogram(),
             clipped: 0,
             errors: BTreeMap::new(),
@@ -170,7 +172,7 @@ impl Totals {
     /// # Panics
     /// An index lies outside the shape, or the three times of a cell differ in number.
     pub fn add(&mut self, interval: &Interval<'_>) {
-        self.add_measured(interval.measured, interval.clipped);
+        self.add_measured(interval.measured, interval.window, interval.clipped);
         for cell in &interval.cells {
             let lens = [cell.response.len(), cell.service.len(), cell.dispatch_delay.len()];
             assert!(lens == [lens[0]; 3], "an operation has all three times: {lens:?}");
@@ -243,8 +245,8 @@ impl Totals {
         let rate = |n: u64| if seconds > 0.0 { float(n) / seconds } else { 0.0 };
         run.measured_s = seconds;
         run.offered_per_s = rate(all.intended);
-        run.achieved_per_s = rate(all.completed);
-        run.goodput_per_s = rate(all.expected);
+        run.achieved_per_s = rate(self.window.ended);
+        run.goodput_per_s = rate(self.window.good);
         run.unsent = all.unsent();
         run.operations = self.operation_results();
         run.instrument.lateness_ns = Quantiles::of(&self.lateness);
@@ -298,12 +300,19 @@ impl Totals {
         sum
     }
 
+    /// What ended while the measurement phase lasted.
+    pub(crate) const fn window(&self) -> Window {
+        self.window
+    }
+
     pub(crate) const fn clipped(&self) -> u64 {
         self.clipped
     }
 
-    pub(crate) fn add_measured(&mut self, measured: Duration, clipped: u64) {
+    pub(crate) fn add_measured(&mut self, measured: Duration, window: Window, clipped: u64) {
         self.measured += measured;
+        self.window.ended += window.ended;
+        self.window.good += window.good;
         self.clipped += clipped;
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::hist;
-use crate::interval::{Counts, Interval, Shape};
+use crate::interval::{Counts, Interval, Shape, Window};
 use crate::model::{FaultMark, Quantiles};
 use crate::stages::SparseStageBins;
 use crate::totals::Terms;
@@ -63,6 +63,8 @@ pub struct Second {
     pub achieved: u64,
     /// Those that ended as expected.
     pub good: u64,
+    /// What ended in it while the measurement phase lasted.
+    pub window: Window,
     /// Arrivals given up in it, for want of room or by the instrument's fault.
     pub unsent: u64,
     /// Operations in flight at its end.
@@ -151,6 +153,7 @@ impl Second {
             length_ns: nanos(interval.length),
             measured_ns: nanos(interval.measured),
             phase: interval.phase.name().to_owned(),
+            window: interval.window,
             in_flight: interval.in_flight,
             backlog: interval.backlog,
             clipped: interval.clipped,

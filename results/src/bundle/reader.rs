@@ -227,7 +227,7 @@ impl Logs {
 /// Adds what the series itself keeps. False if it names something that the shape does not have.
 fn add_second(totals: &mut Totals, second: &Second) -> bool {
     let shape = totals.terms().shape.clone();
-    totals.add_measured(second.measured(), second.clipped);
+    totals.add_measured(second.measured(), second.window, second.clipped);
     let counts = second
         .counts
         .iter()
