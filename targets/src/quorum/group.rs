@@ -1,5 +1,6 @@
 //! A fleet in one process: n replicas, each with its own log, state machine and consensus task.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,9 +16,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vaultmark_hsm::Clock;
 
-use super::replica::Replica;
+use super::disk::{Disk, FileDisk};
+use super::recovery::Place;
+use super::replica::{Opened, Replica};
 use super::transport::{Switchboard, Transport};
 use super::types::{Command, Raft};
+use super::wal::{Flush, Meter};
 use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, QuorumLog, StateMachine};
 
 /// What a fleet is made of.
@@ -25,11 +29,16 @@ use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, QuorumLog, Sta
 pub struct GroupConfig {
     /// Replicas, numbered from 1: 1, 3, 5 or 7.
     pub replicas: u32,
-    /// Where the logs are; each replica has a folder of its own inside.
+    /// What the logs are kept on.
+    pub disk: Arc<dyn Disk>,
+    /// Where on it they are; each replica has a folder of its own inside.
     pub folder: PathBuf,
     /// Whether a replica answers only for what fdatasync made durable. Without it everything is
     /// still written, and a killed process loses nothing; a power cut may lose anything.
     pub durable: bool,
+    /// Whether each append waits for its own sync, on the replica's task and not on a thread of the
+    /// log's: for fleets under simulated time, on a disk in memory.
+    pub inline: bool,
     /// Chance: the jitter of elections.
     pub seed: u64,
     /// Time.
@@ -56,8 +65,10 @@ impl GroupConfig {
     pub fn new(replicas: u32, folder: PathBuf, clock: Arc<dyn Clock>) -> Self {
         Self {
             replicas,
+            disk: Arc::new(FileDisk),
             folder,
             durable: true,
+            inline: false,
             seed: 1,
             clock,
             heartbeat: Duration::from_millis(50),
@@ -109,6 +120,8 @@ pub struct QuorumCounters {
     pub fsync_ns: Histogram<u64>,
     /// How often a replica became leader.
     pub elections: u64,
+    /// Logs that were found cut off within their last frame, as a crash leaves them.
+    pub torn_tails: u64,
 }
 
 /// A fleet in one process.
@@ -129,6 +142,7 @@ struct Shared {
     /// at a time.
     slots: Mutex<Vec<Slot>>,
     leadership: watch::Sender<Leadership>,
+    meter: Arc<Meter>,
     in_flight: AtomicUsize,
     commits: AtomicU64,
     elections: AtomicU64,
@@ -139,6 +153,12 @@ struct Slot {
     replica: Option<(Replica, JoinHandle<()>)>,
     /// How often it was started, so that no two lives have the same chance.
     lives: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Kill,
+    Close,
 }
 
 /// Who leads, as the replicas last said of themselves.
@@ -162,6 +182,7 @@ impl Group {
         let library = Arc::new(config.library()?);
         let count = config.replicas;
         let shared = Arc::new(Shared {
+            meter: Arc::new(Meter::new(Arc::clone(&config.clock))),
             config,
             library,
             make: Box::new(make),
@@ -175,10 +196,10 @@ impl Group {
             elections: AtomicU64::new(0),
         });
         let group = Self { shared };
-        for number in 1..=count {
-            group.restart(number).await?;
+        if let Err(error) = group.found().await {
+            group.shutdown().await;
+            return Err(error);
         }
-        group.found().await?;
         let deadline = Instant::now() + group.shared.config.commit_timeout;
         if group.shared.leader_by(deadline).await.is_none() {
             group.shutdown().await;
@@ -238,18 +259,10 @@ impl Group {
         self.shared.commit_at(replica, command, deadline).await
     }
 
-    /// Stops a replica as SIGKILL would: what it had not made durable is gone, and commits waiting
-    /// at it end as [`CommitError::Unavailable`]. Nothing happens if it is not running.
+    /// Stops a replica as SIGKILL would: what it had not written is gone, and commits waiting at it
+    /// end as [`CommitError::Unavailable`]. Nothing happens if it is not running.
     pub async fn kill(&self, replica: u32) {
-        let mut slots = self.shared.slots.lock().await;
-        let slot = index(replica).and_then(|index| slots.get_mut(index));
-        if let Some((running, watcher)) = slot.and_then(|slot| slot.replica.take()) {
-            self.shared.set_running(replica, None);
-            self.shared.switchboard.disconnect(replica);
-            running.kill().await;
-            watcher.abort();
-            self.shared.resign(replica);
-        }
+        self.shared.stop(replica, Stop::Kill).await;
     }
 
     /// Starts a killed replica again from its folder.
@@ -257,36 +270,51 @@ impl Group {
     /// # Errors
     /// It is running, there is no such replica, or its log is bad.
     pub async fn restart(&self, replica: u32) -> Result<(), QuorumError> {
-        let shared = Arc::clone(&self.shared);
-        let started = self.shared.runtime.spawn(async move { shared.start(replica).await });
-        started.await.map_err(|error| QuorumError::Consensus(error.to_string()))?
+        self.shared.on_runtime(replica, None).await
     }
 
     /// What the replicas did since the start.
     #[must_use]
     pub fn counters(&self) -> QuorumCounters {
+        let meter = &self.shared.meter;
+        let fsync_ns = meter.sync_ns.lock().unwrap_or_else(PoisonError::into_inner).clone();
         QuorumCounters {
             commits: self.shared.commits.load(Ordering::Relaxed),
-            fsyncs: 0,
-            fsync_ns: Histogram::new(3).expect("three digits are allowed"),
+            fsyncs: fsync_ns.len(),
+            fsync_ns,
+            torn_tails: meter.torn_tails.load(Ordering::Relaxed),
             elections: self.shared.elections.load(Ordering::Relaxed),
         }
     }
 
-    /// Stops every replica.
+    /// Stops every replica, with everything written that was asked for.
     pub async fn shutdown(&self) {
         for replica in 1..=self.replicas() {
-            self.kill(replica).await;
+            self.shared.stop(replica, Stop::Close).await;
         }
     }
 
-    /// Makes the replicas one group, if nothing was ever written.
+    /// Starts every replica, and makes them one group if nothing was ever written.
     async fn found(&self) -> Result<(), QuorumError> {
-        let first = self.shared.raft(1).expect("start has just started every replica");
-        let wrong = |error: String| QuorumError::Consensus(error);
-        if !first.is_initialized().await.map_err(|error| wrong(error.to_string()))? {
-            let members: std::collections::BTreeSet<u32> = (1..=self.replicas()).collect();
-            first.initialize(members).await.map_err(|error| wrong(error.to_string()))?;
+        let mut opened = Vec::new();
+        for replica in 1..=self.replicas() {
+            opened.push(Opened::open(self.shared.place(replica)).await?);
+        }
+        let founded = opened.iter().any(Opened::is_founded);
+        for (number, opened) in (1..).zip(opened) {
+            // A replica that forgot its votes could vote twice, and undo what was committed.
+            if founded && opened.is_new() {
+                let folder = self.shared.place(number).folder;
+                let why = format!("{}: the log is gone, and others are not", folder.display());
+                return Err(QuorumError::Disk(why));
+            }
+            self.shared.on_runtime(number, Some(opened)).await?;
+        }
+        if !founded {
+            let first = self.shared.raft(1).expect("every replica was just started");
+            let members: BTreeSet<u32> = (1..=self.replicas()).collect();
+            let founded = first.initialize(members).await;
+            founded.map_err(|error| QuorumError::Consensus(error.to_string()))?;
         }
         Ok(())
     }
@@ -308,7 +336,21 @@ impl fmt::Debug for Group {
 }
 
 impl Shared {
-    async fn start(self: Arc<Self>, number: u32) -> Result<(), QuorumError> {
+    /// Starts a replica on the runtime of the others; from its folder, unless that is `opened`.
+    async fn on_runtime(
+        self: &Arc<Self>,
+        number: u32,
+        opened: Option<Opened>,
+    ) -> Result<(), QuorumError> {
+        let started = self.runtime.spawn(Arc::clone(self).start(number, opened));
+        started.await.map_err(|error| QuorumError::Consensus(error.to_string()))?
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        number: u32,
+        opened: Option<Opened>,
+    ) -> Result<(), QuorumError> {
         let mut slots = self.slots.lock().await;
         let Some(slot) = index(number).and_then(|index| slots.get_mut(index)) else {
             return Err(QuorumError::Replica(format!("there is no replica {number}")));
@@ -316,9 +358,17 @@ impl Shared {
         if slot.replica.is_some() {
             return Err(QuorumError::Replica(format!("replica {number} is running")));
         }
+        let opened = match opened {
+            Some(opened) => opened,
+            None => Opened::open(self.place(number)).await?,
+        };
+        if slot.lives > 0 && opened.is_new() {
+            return Err(QuorumError::Disk(format!("the log of replica {number} is gone")));
+        }
         slot.lives += 1;
         let replica = Replica::start(
             number,
+            opened,
             Arc::clone(&self.library),
             Arc::clone(&self.switchboard) as Arc<dyn Transport>,
             (self.make)(number),
@@ -330,6 +380,38 @@ impl Shared {
         let watcher = tokio::spawn(Arc::clone(&self).watch(number, replica.raft.clone()));
         slot.replica = Some((replica, watcher));
         Ok(())
+    }
+
+    /// Takes a replica out of the group, and returns once nothing of it runs any more.
+    async fn stop(&self, number: u32, how: Stop) {
+        let mut slots = self.slots.lock().await;
+        let slot = index(number).and_then(|index| slots.get_mut(index));
+        let Some((replica, watcher)) = slot.and_then(|slot| slot.replica.take()) else { return };
+        self.set_running(number, None);
+        self.switchboard.disconnect(number);
+        watcher.abort();
+        self.resign(number);
+        match how {
+            Stop::Kill => replica.kill().await,
+            Stop::Close => replica.close().await,
+        }
+    }
+
+    fn place(&self, replica: u32) -> Place {
+        let config = &self.config;
+        Place {
+            disk: Arc::clone(&config.disk),
+            folder: config.folder.join(format!("replica-{replica}")),
+            replica,
+            flush: match (config.durable, config.inline) {
+                (true, false) => Flush::Grouped,
+                (true, true) => Flush::Inline,
+                (false, _) => Flush::Never,
+            },
+            inline: config.inline,
+            segment_bytes: config.segment_bytes,
+            meter: Arc::clone(&self.meter),
+        }
     }
 
     async fn commit_at(

@@ -9,13 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
+use tokio::sync::oneshot;
 
 use super::types::{Entry, LogId, Types, Vote};
+use super::wal::{Filled, Waiter, Wal};
 
 /// A replica's log. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    memory: Arc<Mutex<Memory>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: Mutex<Memory>,
+    wal: Arc<Wal>,
 }
 
 /// What the log holds. Invariant: the entries are consecutive, and the first one follows the last
@@ -28,12 +36,12 @@ pub(super) struct Memory {
 }
 
 impl Log {
-    pub(super) fn new(memory: Memory) -> Self {
-        Self { memory: Arc::new(Mutex::new(memory)) }
+    pub(super) fn new(memory: Memory, wal: Arc<Wal>) -> Self {
+        Self { shared: Arc::new(Shared { memory: Mutex::new(memory), wal }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,6 +133,13 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (told, durable) = oneshot::channel();
+        let fill = |filled: &mut Filled| {
+            filled.vote(*vote);
+            Ok(())
+        };
+        self.shared.wal.put(fill, Some(Waiter::Told(told)))?;
+        durable.await.map_err(|_dead| io::Error::other("the log ended"))??;
         self.lock().vote = Some(*vote);
         Ok(())
     }
@@ -134,23 +149,36 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        {
-            let mut memory = self.lock();
+        let mut memory = self.lock();
+        let fill = |filled: &mut Filled| {
             for entry in entries {
+                filled.entry(&entry);
                 memory.push(entry)?;
             }
-        }
-        flushed.io_completed(Ok(()));
-        Ok(())
+            Ok(())
+        };
+        self.shared.wal.put(fill, Some(Waiter::Flushed(flushed)))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.lock().truncate_after(last);
-        Ok(())
+        let mut memory = self.lock();
+        memory.truncate_after(last);
+        // Nobody waits: whatever is appended in their place is behind it in the same log.
+        let fill = |filled: &mut Filled| {
+            filled.truncate(last);
+            Ok(())
+        };
+        self.shared.wal.put(fill, None)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.lock().purge(upto);
-        Ok(())
+        let mut memory = self.lock();
+        memory.purge(upto);
+        // Nobody waits: until it is durable the log is merely longer than it need be.
+        let fill = |filled: &mut Filled| {
+            filled.purge(upto);
+            Ok(())
+        };
+        self.shared.wal.put(fill, None)
     }
 }

@@ -10,6 +10,7 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::StateMachine;
+use super::snapshots::Snapshots;
 use super::types::{LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, Types};
 
 /// One replica's state machine, and its latest snapshot.
@@ -115,27 +116,5 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         self.snapshots.keep(self.taken.clone()).await?;
         Ok(self.taken.clone())
-    }
-}
-
-/// The latest snapshot of one replica.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Snapshots {
-    latest: Arc<Mutex<Option<Snapshot>>>,
-}
-
-impl Snapshots {
-    #[expect(clippy::unused_async, reason = "files follow")]
-    async fn keep(&self, snapshot: Snapshot) -> io::Result<()> {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.as_ref().is_none_or(|held| held.meta.last_log_id < snapshot.meta.last_log_id) {
-            *latest = Some(snapshot);
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::unused_async, reason = "files follow")]
-    async fn latest(&self) -> io::Result<Option<Snapshot>> {
-        Ok(self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }

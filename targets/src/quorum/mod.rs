@@ -8,19 +8,24 @@
 use std::fmt;
 use std::future::Future;
 
+pub mod disk;
+mod frame;
 mod group;
 mod log;
 mod machine;
 mod network;
+mod recovery;
 mod replica;
+mod snapshots;
 mod transport;
 mod types;
+mod wal;
 
 pub use group::{Group, GroupConfig, QuorumCounters};
 
-/// Bytes of the longest command: thousands of times the vault's, and few enough that one command
+/// Bytes of the longest command: a hundred times the vault's, and few enough that one command
 /// holds up nobody.
-pub const COMMAND_LEN_MAX: usize = 1 << 20;
+pub const COMMAND_LEN_MAX: usize = 64 << 10;
 
 /// What the committed commands are applied to: one instance a replica.
 ///

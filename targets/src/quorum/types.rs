@@ -24,6 +24,7 @@ openraft::declare_raft_types!(
 
 pub(super) type Entry = openraft::alias::EntryOf<Types>;
 pub(super) type Vote = openraft::alias::VoteOf<Types>;
+pub(super) type LeaderId = openraft::alias::LeaderIdOf<Types>;
 pub(super) type LogId = openraft::alias::LogIdOf<Types>;
 pub(super) type Membership = openraft::Membership<u32, ()>;
 pub(super) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;

@@ -1,0 +1,345 @@
+//! The bytes of the write-ahead log: records, in frames.
+//!
+//! A frame is what one write and one sync make durable, so it counts as a whole or not at all:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | magic, `VMQ1` |
+//! | 4 | n: bytes of records |
+//! | 8 | the frame's number in the log, one more than the one before |
+//! | 4 | CRC-32 (ISO-HDLC) of the 16 bytes before and the n after |
+//! | n | records: one byte that says which kind, and what it holds |
+//!
+//! Numbers are little-endian. A frame is written only after the one before is durable. So a bad
+//! frame with no good one after it is a write that a crash cut off, and nobody was told of it; one
+//! that has a good frame after it was durable once, and the disk has changed it. (Of a change in
+//! the very last frame this cannot be told; no log without a second copy can.)
+
+use std::sync::Arc;
+
+use openraft::EntryPayload;
+
+use super::types::{Command, Entry, LeaderId, LogId, Membership, Vote};
+
+/// The start of every frame; the digit is the version of everything in this file.
+const MAGIC: [u8; 4] = *b"VMQ1";
+/// Bytes of a frame before its records.
+pub(super) const HEADER_LEN: usize = 20;
+
+const KIND_START: u8 = 1;
+const KIND_ENTRY: u8 = 2;
+const KIND_VOTE: u8 = 3;
+const KIND_TRUNCATE: u8 = 4;
+const KIND_PURGE: u8 = 5;
+
+const PAYLOAD_BLANK: u8 = 0;
+const PAYLOAD_COMMAND: u8 = 1;
+const PAYLOAD_MEMBERSHIP: u8 = 2;
+
+/// One thing the log remembers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Record {
+    /// The first record of every segment: whose log it is, and what the segments before, which may
+    /// be gone, left standing.
+    Start(Start),
+    /// An entry, after the last one.
+    Entry(Entry),
+    /// A vote; the last one counts.
+    Vote(Vote),
+    /// The entries after this one are void; after none, all are.
+    Truncate(Option<LogId>),
+    /// The entries up to this one are in a snapshot, and gone.
+    Purge(LogId),
+}
+
+/// See [`Record::Start`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) replica: u32,
+    pub(super) vote: Option<Vote>,
+    pub(super) purged: Option<LogId>,
+}
+
+/// A frame being filled.
+#[derive(Debug)]
+pub(super) struct Frame {
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// An empty frame.
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; HEADER_LEN] }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.len() == HEADER_LEN
+    }
+
+    /// Bytes so far.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn start(&mut self, start: &Start) {
+        self.bytes.push(KIND_START);
+        self.u32(start.replica);
+        self.bytes.push(u8::from(start.vote.is_some()));
+        if let Some(vote) = &start.vote {
+            self.put_vote(vote);
+        }
+        self.option(start.purged);
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        self.bytes.push(KIND_ENTRY);
+        self.put_log_id(entry.log_id);
+        match &entry.payload {
+            EntryPayload::Blank => self.bytes.push(PAYLOAD_BLANK),
+            EntryPayload::Normal(command) => {
+                self.bytes.push(PAYLOAD_COMMAND);
+                self.put_bytes(&command.0);
+            }
+            EntryPayload::Membership(membership) => {
+                self.bytes.push(PAYLOAD_MEMBERSHIP);
+                let bytes = postcard::to_stdvec(membership)
+                    .expect("a membership is maps and sets of numbers, which always serialise");
+                self.put_bytes(&bytes);
+            }
+        }
+    }
+
+    pub(super) fn vote(&mut self, vote: &Vote) {
+        self.bytes.push(KIND_VOTE);
+        self.put_vote(vote);
+    }
+
+    pub(super) fn truncate(&mut self, after: Option<LogId>) {
+        self.bytes.push(KIND_TRUNCATE);
+        self.option(after);
+    }
+
+    pub(super) fn purge(&mut self, upto: LogId) {
+        self.bytes.push(KIND_PURGE);
+        self.put_log_id(upto);
+    }
+
+    /// Puts any record.
+    #[cfg(test)]
+    pub(super) fn record(&mut self, record: &Record) {
+        match record {
+            Record::Start(start) => self.start(start),
+            Record::Entry(entry) => self.entry(entry),
+            Record::Vote(vote) => self.vote(vote),
+            Record::Truncate(after) => self.truncate(*after),
+            Record::Purge(upto) => self.purge(*upto),
+        }
+    }
+
+    /// Fills in the header; the bytes to write.
+    pub(super) fn seal(&mut self, number: u64) -> &[u8] {
+        let (header, records) = self.bytes.split_at_mut(HEADER_LEN);
+        let len = u32::try_from(records.len()).expect("the writer cuts frames at a few MiB");
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&len.to_le_bytes());
+        header[8..16].copy_from_slice(&number.to_le_bytes());
+        let crc = checksum(&header[..16], records);
+        header[16..].copy_from_slice(&crc.to_le_bytes());
+        &self.bytes
+    }
+
+    /// Empties the frame and keeps its room.
+    pub(super) fn clear(&mut self) {
+        self.bytes.truncate(HEADER_LEN);
+    }
+
+    fn option(&mut self, log_id: Option<LogId>) {
+        self.bytes.push(u8::from(log_id.is_some()));
+        if let Some(log_id) = log_id {
+            self.put_log_id(log_id);
+        }
+    }
+
+    fn put_log_id(&mut self, log_id: LogId) {
+        self.u64(log_id.leader_id.term);
+        self.u32(log_id.leader_id.node_id);
+        self.u64(log_id.index);
+    }
+
+    fn put_vote(&mut self, vote: &Vote) {
+        self.u64(vote.leader_id.term);
+        self.u32(vote.leader_id.node_id);
+        self.bytes.push(u8::from(vote.committed));
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.u32(u32::try_from(bytes.len()).expect("commands have a limit far below this"));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn u32(&mut self, number: u32) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn u64(&mut self, number: u64) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// What a segment's bytes hold.
+#[derive(Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) records: Vec<Record>,
+    /// The number of the frame that comes next.
+    pub(super) next: u64,
+    /// Bytes of good frames.
+    pub(super) len: usize,
+    /// Whether there is the start of a frame after them that a crash cut off.
+    pub(super) torn: bool,
+}
+
+/// A segment is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Corrupt {
+    pub(super) offset: usize,
+    pub(super) what: &'static str,
+}
+
+/// Reads a segment that starts with frame `first`.
+pub(super) fn read(bytes: &[u8], first: u64) -> Result<Segment, Corrupt> {
+    let mut segment = Segment { records: Vec::new(), next: first, len: 0, torn: false };
+    loop {
+        let rest = &bytes[segment.len..];
+        if rest.iter().take(HEADER_LEN).all(|byte| *byte == 0) && rest.iter().all(|byte| *byte == 0)
+        {
+            return Ok(segment);
+        }
+        let offset = segment.len;
+        let Some(records) = frame(rest, |number| number == segment.next) else {
+            if holds_later_frame(&rest[1..], segment.next) {
+                return Err(Corrupt { offset, what: "a frame that was durable has changed" });
+            }
+            segment.torn = true;
+            return Ok(segment);
+        };
+        let mut reader = Reader(records);
+        while !reader.0.is_empty() {
+            let what = "a frame with a good checksum holds no records of this version";
+            segment.records.push(reader.record().ok_or(Corrupt { offset, what })?);
+        }
+        segment.len += HEADER_LEN + records.len();
+        segment.next += 1;
+    }
+}
+
+/// The records of the good frame at the start of `bytes`, if there is one and its number is right.
+fn frame(bytes: &[u8], right: impl Fn(u64) -> bool) -> Option<&[u8]> {
+    let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
+    let mut fields = Reader(header);
+    let magic = fields.take(4)?;
+    let len = usize::try_from(fields.u32()?).ok()?;
+    let number = fields.u64()?;
+    let crc = fields.u32()?;
+    if magic != MAGIC || !right(number) {
+        return None;
+    }
+    let records = rest.get(..len)?;
+    (checksum(&header[..16], records) == crc).then_some(records)
+}
+
+/// Whether a good frame with a number after `number` is anywhere in `bytes`.
+fn holds_later_frame(bytes: &[u8], number: u64) -> bool {
+    (0..bytes.len()).any(|at| {
+        bytes[at..].starts_with(&MAGIC) && frame(&bytes[at..], |found| found > number).is_some()
+    })
+}
+
+fn checksum(header: &[u8], records: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header);
+    crc.update(records);
+    crc.finalize()
+}
+
+/// Takes records off the start of bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn record(&mut self) -> Option<Record> {
+        match self.u8()? {
+            KIND_START => {
+                let replica = self.u32()?;
+                let vote = if self.flag()? { Some(self.vote()?) } else { None };
+                Some(Record::Start(Start { replica, vote, purged: self.option()? }))
+            }
+            KIND_ENTRY => {
+                let log_id = self.log_id()?;
+                let payload = match self.u8()? {
+                    PAYLOAD_BLANK => EntryPayload::Blank,
+                    PAYLOAD_COMMAND => EntryPayload::Normal(Command(Arc::from(self.bytes()?))),
+                    PAYLOAD_MEMBERSHIP => {
+                        let membership: Membership = postcard::from_bytes(self.bytes()?).ok()?;
+                        EntryPayload::Membership(membership)
+                    }
+                    _ => return None,
+                };
+                Some(Record::Entry(Entry { log_id, payload }))
+            }
+            KIND_VOTE => self.vote().map(Record::Vote),
+            KIND_TRUNCATE => self.option().map(Record::Truncate),
+            KIND_PURGE => self.log_id().map(Record::Purge),
+            _ => None,
+        }
+    }
+
+    /// The outer `None`: the bytes are no such thing.
+    #[expect(clippy::option_option, reason = "one is the format's, the other the reader's")]
+    fn option(&mut self) -> Option<Option<LogId>> {
+        if self.flag()? { self.log_id().map(Some) } else { Some(None) }
+    }
+
+    fn log_id(&mut self) -> Option<LogId> {
+        let leader_id = self.leader_id()?;
+        Some(LogId { leader_id, index: self.u64()? })
+    }
+
+    fn vote(&mut self) -> Option<Vote> {
+        let leader_id = self.leader_id()?;
+        Some(Vote { leader_id, committed: self.flag()? })
+    }
+
+    fn leader_id(&mut self) -> Option<LeaderId> {
+        Some(LeaderId { term: self.u64()?, node_id: self.u32()? })
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        self.take(len)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
