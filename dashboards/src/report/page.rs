@@ -1,0 +1,129 @@
+//! What a report is made of: sections of text, tables and figures.
+
+use crate::chart::Figure;
+
+/// A part of the report under a heading.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    pub(super) blocks: Vec<Block>,
+}
+
+impl Section {
+    pub(super) const fn new(id: &'static str, title: &'static str) -> Self {
+        Self { id, title, blocks: Vec::new() }
+    }
+
+    pub(super) fn with(mut self, block: Block) -> Self {
+        self.blocks.push(block);
+        self
+    }
+
+    pub(super) fn text(self, text: impl Into<String>) -> Self {
+        self.with(Block::Text(text.into()))
+    }
+}
+
+/// One thing in a section.
+#[derive(Debug)]
+pub(super) enum Block {
+    Text(String),
+    Heading(String),
+    Table(Table),
+    Figure(Figure),
+    Command(String),
+    /// A long table that is folded away on screens.
+    Folded(String, Table),
+}
+
+/// A table. The first cell of each row is its heading.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Said to screen readers, and the name of the scrolling region.
+    pub(super) caption: String,
+    pub(super) head: Vec<Column>,
+    pub(super) rows: Vec<Row>,
+    /// Tables of words are set differently from tables of figures.
+    pub(super) class: &'static str,
+}
+
+impl Table {
+    pub(super) fn new(caption: impl Into<String>, class: &'static str, head: &[&'static str]) -> Self {
+        let head = head
+            .iter()
+            .map(|text| match text.strip_prefix('#') {
+                Some(text) => Column { text, is_number: true },
+                None => Column { text, is_number: false },
+            })
+            .collect();
+        Self { caption: caption.into(), head, rows: Vec::new(), class }
+    }
+
+    pub(super) fn row(&mut self, class: &'static str, cells: Vec<Cell>) {
+        self.rows.push(Row { class, cells });
+    }
+
+    /// Whether the column holds figures, which are set flush right.
+    pub(super) fn is_number(&self, column: usize) -> bool {
+        self.head.get(column).is_some_and(|column| column.is_number)
+    }
+}
+
+/// A column's heading. In [`Table::new`], a `#` in front says that it holds figures.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) text: &'static str,
+    pub(super) is_number: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) class: &'static str,
+    pub(super) cells: Vec<Cell>,
+}
+
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) text: String,
+    /// Small print beneath.
+    pub(super) note: String,
+    /// Style-sheet class of the cell.
+    pub(super) class: &'static str,
+    /// Style-sheet class of a patch of colour in front; empty: none.
+    pub(super) patch: String,
+}
+
+impl Cell {
+    pub(super) fn noted(text: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { note: note.into(), ..Self::from(text.into()) }
+    }
+
+    pub(super) fn classed(text: impl Into<String>, class: &'static str) -> Self {
+        Self { class, ..Self::from(text.into()) }
+    }
+
+    pub(super) fn patched(text: impl Into<String>, patch: String) -> Self {
+        Self { patch, ..Self::from(text.into()) }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, note: String::new(), class: "", patch: String::new() }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::from(text.to_owned())
+    }
+}
+
+/// A figure in large type.
+#[derive(Debug)]
+pub(super) struct Tile {
+    pub(super) name: String,
+    pub(super) figure: String,
+    pub(super) detail: String,
+}
