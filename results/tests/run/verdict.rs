@@ -1,0 +1,289 @@
+//! What a run is worth, and in which words.
+
+use std::time::Duration;
+
+use vaultmark_results::model::{DeviceResult, QuorumResult, Verdict};
+use vaultmark_results::{Phase, Run, Totals};
+
+use crate::recorder::{Recorded, Sample, run, terms};
+
+const MS: u64 = 1_000_000;
+
+/// `count` recoveries that ended so, all with the same times.
+fn recoveries(count: usize, outcome: usize, service_ns: u64) -> Vec<Sample> {
+    let sample = Sample {
+        operation: 0,
+        outcome,
+        phase: Phase::Measure,
+        dispatch_ns: 1_000,
+        service_ns,
+        waited: false,
+    };
+    vec![sample; count]
+}
+
+/// 990 take 10 ms and 10 take 200 ms.
+fn good() -> Vec<Sample> {
+    [recoveries(990, 0, 10 * MS), recoveries(10, 0, 200 * MS)].concat()
+}
+
+fn judged(rules: &[&str], samples: &[Sample], change: impl FnOnce(&mut Recorded, &mut Run)) -> Run {
+    let (mut recorded, mut run) = (Recorded::second(0, samples), run());
+    change(&mut recorded, &mut run);
+    let mut totals = Totals::new(terms(rules));
+    totals.add(&recorded.lend());
+    totals.summarise(&mut run);
+    run
+}
+
+#[track_caller]
+fn check(run: &Run, verdict: Verdict, reasons: &[&str]) {
+    assert_eq!(run.verdict, Some(verdict), "{:?}", run.reasons);
+    assert_eq!(run.reasons, reasons);
+}
+
+#[test]
+fn a_run_whose_rules_hold_passes_and_says_by_how_much() {
+    let run = judged(&["recover.response.p99 < 250ms"], &good(), |_, _| {});
+    check(
+        &run,
+        Verdict::Pass,
+        &["the SLO holds: recover.response.p99 is 10.0 ms, the limit is 250 ms: 96.0 % to spare"],
+    );
+    let rules =
+        ["recover.response.max < 250ms", "run.achieved >= 98%", "recover.unexpected < 0.1%"];
+    let run = judged(&rules, &good(), |_, _| {});
+    check(
+        &run,
+        Verdict::Pass,
+        &["all 3 SLOs hold; the closest: run.achieved is 100 %, the limit is 98.0 %: 2.04 % to \
+           spare"],
+    );
+    let run = judged(&[], &good(), |_, _| {});
+    check(&run, Verdict::Pass, &["no SLO was set; the instrument was on time"]);
+}
+
+#[test]
+fn a_broken_rule_fails_with_limit_figure_and_margin() {
+    let run = judged(&["recover.response.p99.9 < 160ms"], &good(), |_, _| {});
+    check(
+        &run,
+        Verdict::Fail,
+        &["recover.response.p99.9 is 200 ms, the limit is 160 ms: 25.0 % over"],
+    );
+    let slo = &run.slos[0];
+    assert_eq!((slo.ok, slo.infinite, slo.under_sampled), (Some(false), false, true));
+
+    // Nothing is hidden by rounding: 250 ms is not below 250 ms.
+    let run = judged(&["recover.service.p50 < 2us"], &recoveries(100, 0, 2_000), |_, _| {});
+    check(
+        &run,
+        Verdict::Fail,
+        &["recover.service.p50 is 2.00 µs, the limit is 2.00 µs: it must stay below"],
+    );
+}
+
+#[test]
+fn what_did_not_end_as_expected_is_infinitely_slow() {
+    let samples = [recoveries(980, 0, 10 * MS), recoveries(20, 2, 50 * MS)].concat();
+    let rules = [
+        "recover.response.p99 < 250ms",
+        "recover.complete.response.p99 < 250ms",
+        "recover.unexpected < 0.1%",
+    ];
+    let run = judged(&rules, &samples, |_, _| {});
+    check(
+        &run,
+        Verdict::Fail,
+        &[
+            "recover.response.p99 is infinite, the limit is 250 ms: 20 of 1,000 intended operations \
+             did not end as expected",
+            "recover.unexpected is 2.00 %, the limit is 0.100 %: 1900 % over",
+        ],
+    );
+    assert_eq!(
+        run.slos.iter().map(|slo| slo.ok).collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(false)]
+    );
+    assert!(run.slos[0].infinite && run.slos[0].measured.is_none());
+    let recover = &run.operations["recover"];
+    assert_eq!((recover.intended, recover.unexpected), (1_000, 20));
+    assert_eq!(recover.response_intended_ns.p99, None);
+    assert!(recover.response_intended_ns.p90.is_some());
+    assert!((run.goodput_per_s - 980.0).abs() < 1e-9 && (run.achieved_per_s - 1e3).abs() < 1e-9);
+}
+
+#[test]
+fn a_target_that_lets_arrivals_wait_is_saturated_only_if_a_rule_broke() {
+    let hold_up = |recorded: &mut Recorded, _: &mut Run| {
+        let counts = recorded.counts_of(0, Phase::Measure);
+        counts.intended += 50;
+        counts.unsent_no_room += 50;
+        counts.waited_for_room += 300;
+    };
+    let run = judged(&["run.achieved >= 98%"], &good(), hold_up);
+    check(
+        &run,
+        Verdict::Fail,
+        &[
+            "run.achieved is 95.2 %, the limit is 98.0 %: 2.82 % short",
+            "saturated: of 1,050 arrivals 300 waited for room in flight and 50 were never sent for \
+             want of it, because the target was slow",
+        ],
+    );
+    assert_eq!(run.unsent, 50);
+    let run = judged(&["run.achieved >= 95%"], &good(), hold_up);
+    assert_eq!(run.verdict, Some(Verdict::Pass));
+}
+
+#[test]
+fn an_instrument_at_fault_invalidates_whatever_the_rules_say() {
+    let broken = "recover.response.p50 < 1ms";
+    let run = judged(&[broken], &good(), |recorded, _| {
+        let counts = recorded.counts_of(0, Phase::Measure);
+        counts.intended += 2;
+        counts.unsent_instrument += 2;
+    });
+    check(
+        &run,
+        Verdict::Invalid,
+        &["the instrument did not send 2 of 1,002 arrivals though there was room: 0.200 %, the \
+           limit is 0.100 %"],
+    );
+
+    let mut late = good();
+    late.iter_mut().step_by(50).for_each(|sample| sample.dispatch_ns = 15 * MS);
+    let run = judged(&[broken], &late, |_, _| {});
+    check(
+        &run,
+        Verdict::Invalid,
+        &["the instrument was late: lateness p99 is 15.0 ms, the limit is 1.25 ms (the larger of \
+           1.00 ms and 5.00 % of response p99, which is 25.0 ms)"],
+    );
+    // The same delays are the target's doing when there was no room in flight.
+    late.iter_mut().for_each(|sample| sample.waited = sample.dispatch_ns > MS);
+    assert_eq!(judged(&[broken], &late, |_, _| {}).verdict, Some(Verdict::Fail));
+
+    let run = judged(&[broken], &good(), |_, run| run.instrument.throttled_share = Some(0.0612));
+    check(
+        &run,
+        Verdict::Invalid,
+        &[
+            "the instrument was throttled: its threads were ready but not run for 6.12 % of the run, \
+           the limit is 5.00 %",
+        ],
+    );
+
+    for rule in ["recover-wrong.response.p50 < 1s", "recover.refused.response.p50 < 1s"] {
+        let run = judged(&[broken, rule], &good(), |_, _| {});
+        let figure = rule.split(' ').next().unwrap();
+        let reason = format!("{figure} has no samples, the limit is 1.00 s: it cannot be judged");
+        check(&run, Verdict::Invalid, &[&reason]);
+        assert_eq!(run.slos[1].ok, None);
+    }
+    let run = judged(&["recover-wrong.unexpected < 1%"], &good(), |_, _| {});
+    assert_eq!(run.verdict, Some(Verdict::Invalid));
+}
+
+#[test]
+fn an_instrument_that_lost_count_invalidates() {
+    let lose = |recorded: &mut Recorded, _: &mut Run| {
+        recorded.counts_of(0, Phase::Measure).intended += 3;
+    };
+    let run = judged(&[], &good(), lose);
+    check(
+        &run,
+        Verdict::Invalid,
+        &["the instrument lost count: 1,003 arrivals were intended, 1,000 ended and 0 were never \
+           sent"],
+    );
+    // A run that was cut short may leave some unanswered; they count as infinitely slow.
+    let run = judged(&["recover.response.max < 1s"], &good(), |recorded, run| {
+        lose(recorded, run);
+        run.cut_short = true;
+    });
+    assert_eq!(run.verdict, Some(Verdict::Fail));
+    assert_eq!(
+        run.warnings,
+        [
+            "cut short: the measurement phase lasted 1.00 s",
+            "3 operations were unanswered when the run was cut short; they count as infinitely slow",
+        ]
+    );
+}
+
+#[test]
+fn a_run_that_never_measured_has_no_verdict() {
+    let run = judged(&["run.achieved >= 98%"], &[], |recorded, run| {
+        recorded.measured = Duration::ZERO;
+        recorded.phase = Phase::WarmUp;
+        run.cut_short = true;
+    });
+    assert_eq!(run.verdict, None);
+    assert_eq!(run.reasons, ["it ended before the measurement phase: there is nothing to judge"]);
+    assert!(run.operations.is_empty());
+}
+
+#[test]
+fn only_the_measurement_phase_counts() {
+    let mut samples = good();
+    let slow = Sample { phase: Phase::WarmUp, ..recoveries(1, 2, 5_000 * MS)[0] };
+    samples.extend([slow; 500]);
+    samples.extend([Sample { phase: Phase::CoolDown, ..slow }; 500]);
+    let run = judged(&["recover.response.max < 250ms"], &samples, |_, _| {});
+    assert_eq!(run.verdict, Some(Verdict::Pass), "{:?}", run.reasons);
+    assert_eq!(run.operations["recover"].intended, 1_000);
+    assert!((run.offered_per_s - 1_000.0).abs() < 1e-9);
+    assert_eq!(run.operations["recover"].outcomes.len(), 1);
+}
+
+#[test]
+fn a_reader_is_warned() {
+    let check = |rules: &[&str], change: fn(&mut Recorded, &mut Run), warning: &str| {
+        assert_eq!(judged(rules, &good(), change).warnings, [warning]);
+    };
+    check(
+        &["recover.response.p99.9 < 1s"],
+        |_, _| {},
+        "recover.response.p99.9 rests on few samples: fewer than ten of 1,000 operations lie above it",
+    );
+    check(
+        &[],
+        |_, run| run.quorum = Some(QuorumResult::default()),
+        "not durable: commits were acknowledged without fsync, so a real vault is slower",
+    );
+    check(
+        &[],
+        |_, run| {
+            let file_system = "tmpfs".to_owned();
+            run.quorum =
+                Some(QuorumResult { durable: true, file_system, ..QuorumResult::default() });
+        },
+        "the log lies on tmpfs, where an fsync costs nothing: a real disk is slower",
+    );
+    check(
+        &[],
+        |_, run| {
+            run.device =
+                Some(DeviceResult { sessions_reopened: 2, failures: 5, ..DeviceResult::default() });
+        },
+        "2 HSM sessions were lost and reopened; the device failed 5 evaluations",
+    );
+    check(
+        &[],
+        |recorded, _| recorded.clipped = 7,
+        "7 samples were longer than 137 s and count as that long",
+    );
+}
+
+#[test]
+fn stages_are_means_over_all_and_over_the_slowest() {
+    let run = judged(&[], &good(), |_, _| {});
+    let recover = &run.operations["recover"];
+    assert_eq!(recover.slowest_count, 10);
+    let near = |figure: f64, expected: f64| (figure - expected).abs() < 1.0;
+    assert!(near(recover.stages_mean_slowest_ns["server"], 66_666_666.0));
+    assert!(near(recover.stages_mean_slowest_ns["client"], 133_333_334.0));
+    let mean = (990.0 * 3_333_333.0 + 10.0 * 66_666_666.0) / 1_000.0;
+    assert!(near(recover.stages_mean_ns["server"], mean), "{recover:?}");
+}
