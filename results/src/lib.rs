@@ -16,7 +16,7 @@ pub mod totals;
 pub mod units;
 
 pub use bundle::{Bundle, BundleError, BundleWriter, Second};
-pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape};
+pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape, Window};
 pub use model::Run;
 pub use phase::Phase;
 pub use slo::Rule;

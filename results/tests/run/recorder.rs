@@ -137,7 +137,7 @@ impl Recorded {
         let cell = self.cells.iter_mut().find(|cell| key(cell) == wanted).expect("pushed above");
         let times = [dispatch_ns + service_ns, service_ns, dispatch_ns];
         for (histogram, ns) in cell.3.iter_mut().zip(times) {
-            self.clipped += u64::from(!record(histogram, ns));
+            self.clipped += u64::from(record(histogram, ns));
         }
         if phase != Phase::Measure {
             return;
@@ -146,7 +146,7 @@ impl Recorded {
         self.window.ended += 1;
         self.window.good += u64::from(shape.expected[operation][outcome]);
         if !waited {
-            self.clipped += u64::from(!record(&mut self.lateness, dispatch_ns));
+            self.clipped += u64::from(record(&mut self.lateness, dispatch_ns));
         }
         if shape.expected[operation][outcome] {
             if !self.stages.iter().any(|stages| stages.0 == operation) {
@@ -158,7 +158,7 @@ impl Recorded {
             let parts = [service_ns / 3, service_ns - service_ns / 3];
             stages.1.record(service_ns, &parts);
             for (histogram, ns) in stages.2.iter_mut().zip(parts) {
-                self.clipped += u64::from(!record(histogram, ns));
+                self.clipped += u64::from(record(histogram, ns));
             }
         }
     }
