@@ -37,6 +37,14 @@ impl OprfSeed {
         &self,
         credential_identifier: &[u8],
     ) -> Zeroizing<G::Scalar> {
+        account_key_of_seed::<G>(&self.expand::<G>(credential_identifier))
+    }
+
+    /// The seed of that key.
+    pub(crate) fn expand<G: Group>(
+        &self,
+        credential_identifier: &[u8],
+    ) -> Zeroizing<[u8; KEY_SEED_LEN]> {
         // The MAC is keyed anew each time: a kept one could not be wiped, and keying costs less
         // than a hundredth of the multiplication that follows.
         let mut mac = <G::Mac as digest::KeyInit>::new_from_slice(&self.0)
@@ -45,7 +53,7 @@ impl OprfSeed {
         let expanded = mac.finalize().into_bytes();
         let mut seed = Zeroizing::new([0; KEY_SEED_LEN]);
         seed.copy_from_slice(&expanded[..KEY_SEED_LEN]);
-        account_key_of_seed::<G>(&seed)
+        seed
     }
 }
 

@@ -10,13 +10,17 @@ pub mod clock;
 pub mod device;
 mod group;
 mod key;
+pub mod pkcs11;
 pub mod pool;
 pub mod software;
 mod worker;
+mod x_only;
 
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{
     DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets, HsmAdapter, HsmSession,
     KeyProvision, Suite,
 };
+pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};
+pub use software::SoftwareAdapter;

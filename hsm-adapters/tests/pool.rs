@@ -157,7 +157,7 @@ impl HsmSession for ScriptSession {
                 results.extend(jobs[1..].iter().map(|job| Ok(job.blinded)));
             }
             Step::Forget => results.extend(jobs[1..].iter().map(|job| Ok(job.blinded))),
-            Step::Panic => panic!("as the script orders"),
+            Step::Panic => unreachable!("as the script orders"),
         }
     }
 
