@@ -9,9 +9,9 @@ use rand::{CryptoRng, RngCore};
 use vaultmark_hsm::Suite;
 use zeroize::Zeroizing;
 
+use super::CONTEXT;
 use super::stretcher::Stretcher;
 use super::suites::{OpaqueError, p256_sha256, ristretto255};
-use super::CONTEXT;
 
 /// The client side, in the suite of a pinned server.
 #[derive(Clone)]
@@ -162,13 +162,11 @@ impl OpaqueClient {
         let ids = identifiers(account);
         let (ke3, session_key, export_key) = match (&self.0, recovering.0) {
             (ServerKey::Ristretto255(server), RecoveringInner::Ristretto255(state)) => {
-                ristretto255::open(
-                    state, password, ke2, server, CONTEXT, ids, stretcher, chance,
-                )?
+                ristretto255::open(state, password, ke2, server, CONTEXT, ids, stretcher, chance)?
             }
-            (ServerKey::P256(server), RecoveringInner::P256(state)) => p256_sha256::open(
-                state, password, ke2, server, CONTEXT, ids, stretcher, chance,
-            )?,
+            (ServerKey::P256(server), RecoveringInner::P256(state)) => {
+                p256_sha256::open(state, password, ke2, server, CONTEXT, ids, stretcher, chance)?
+            }
             _ => return Err(OpaqueError::Malformed),
         };
         Ok(Opened { ke3, session_key, export_key })

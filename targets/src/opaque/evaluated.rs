@@ -42,10 +42,7 @@ impl<S: voprf::Group, const N: usize> voprf::Group for Evaluated<S, N> {
     type Scalar = Answer<N>;
     type ScalarLen = S::ElemLen;
 
-    fn hash_to_curve<H>(
-        _: &[&[u8]],
-        _: &[&[u8]],
-    ) -> std::result::Result<Self::Elem, InternalError>
+    fn hash_to_curve<H>(_: &[&[u8]], _: &[&[u8]]) -> std::result::Result<Self::Elem, InternalError>
     where
         H: BlockSizeUser + Default + FixedOutput + HashMarker,
         H::OutputSize: IsLess<U256> + IsLessOrEqual<H::BlockSize>,

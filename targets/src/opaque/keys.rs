@@ -7,6 +7,8 @@ use rand::{CryptoRng, RngCore};
 use vaultmark_hsm::Suite;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::suites::{OpaqueError, p256_sha256, ristretto255};
+
 /// The secrets of the server side, made once for a fleet.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ServerKeys {
@@ -24,12 +26,8 @@ pub struct ServerKeys {
 impl ServerKeys {
     /// Makes the keys of a new fleet.
     pub fn generate(suite: Suite, chance: &mut (impl RngCore + CryptoRng)) -> Self {
-        let mut keys = Self {
-            suite,
-            ake_seed: [0; 32],
-            fake_client_seed: [0; 32],
-            decoy_key: [0; 32],
-        };
+        let mut keys =
+            Self { suite, ake_seed: [0; 32], fake_client_seed: [0; 32], decoy_key: [0; 32] };
         chance.fill_bytes(&mut keys.ake_seed);
         chance.fill_bytes(&mut keys.fake_client_seed);
         chance.fill_bytes(&mut keys.decoy_key);
@@ -40,6 +38,18 @@ impl ServerKeys {
     #[must_use]
     pub const fn suite(&self) -> Suite {
         self.suite
+    }
+
+    /// The public key that clients pin.
+    ///
+    /// # Errors
+    /// See `OpaqueServer::new`.
+    pub fn public_key(&self) -> Result<Vec<u8>, OpaqueError> {
+        let derive = match self.suite {
+            Suite::Ristretto255Sha512 => ristretto255::derive_pair,
+            Suite::P256Sha256 => p256_sha256::derive_pair,
+        };
+        Ok(derive(self.ake_seed)?.1)
     }
 
     /// What decoys are derived from.

@@ -10,9 +10,9 @@ use rand::{CryptoRng, RngCore};
 use vaultmark_hsm::{Element, Suite};
 use zeroize::Zeroizing;
 
+use super::CONTEXT;
 use super::keys::ServerKeys;
 use super::suites::{Lengths, OpaqueError, exactly, p256_sha256, ristretto255};
-use super::CONTEXT;
 
 /// The server side, with its keys parsed.
 pub struct OpaqueServer {

@@ -55,8 +55,8 @@ impl Ksf for Stretcher {
         if self.known.as_ref().is_some_and(|known| known.look_up(&input, &mut output)) {
             return Ok(output);
         }
-        let params = Params::new(memory_kib, passes, lanes, None)
-            .map_err(|_| InternalError::KsfError)?;
+        let params =
+            Params::new(memory_kib, passes, lanes, None).map_err(|_| InternalError::KsfError)?;
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(&input, &SALT, &mut output)
             .map_err(|_| InternalError::KsfError)?;

@@ -171,9 +171,8 @@ macro_rules! suite {
                 ) -> Result<Self, OpaqueError> {
                     let mut bytes = private;
                     let private = <$group as Group>::deserialize_take_sk(&mut bytes)?;
-                    let public = <$group as Group>::serialize_pk(&<$group as Group>::public_key(
-                        &private,
-                    ));
+                    let public =
+                        <$group as Group>::serialize_pk(&<$group as Group>::public_key(&private));
                     let pair = KeyPair::new((), PublicKey::deserialize(&public)?);
                     let setup = ServerSetup::new_with_key_pair_and_seed(chance, pair, ());
                     Ok(Self { setup, private, public: public.to_vec() })

@@ -62,9 +62,7 @@ impl Vector {
     fn all(suite: Suite, fake: bool) -> Vec<Self> {
         let (group, fake) = match suite {
             Suite::Ristretto255Sha512 => ("ristretto255", if fake { "True" } else { "False" }),
-            Suite::P256Sha256 => {
-                ("P256_XMD:SHA-256_SSWU_RO_", if fake { "True" } else { "False" })
-            }
+            Suite::P256Sha256 => ("P256_XMD:SHA-256_SSWU_RO_", if fake { "True" } else { "False" }),
         };
         let text = include_str!("../../tests/vectors/opaque-rfc9807.json");
         let vectors: Vec<Value> = serde_json::from_str(text).unwrap();
@@ -141,8 +139,7 @@ macro_rules! whole_road {
 
                 // Registration.
                 let mut script = Script(vector.blind($suite, "blind_registration"));
-                let (request, state) =
-                    $module::start_registration(&password, &mut script).unwrap();
+                let (request, state) = $module::start_registration(&password, &mut script).unwrap();
                 script.end();
                 assert_eq!(request, get("registration_request"));
                 let server = vector.server($suite);
@@ -152,7 +149,13 @@ macro_rules! whole_road {
                 let pinned = $module::parse_server_key(server.public_key()).unwrap();
                 let mut script = Script(get("envelope_nonce"));
                 let (upload, export_key) = $module::finish_registration(
-                    state, &password, &response, &pinned, identifiers, &stretcher, &mut script,
+                    state,
+                    &password,
+                    &response,
+                    &pinned,
+                    identifiers,
+                    &stretcher,
+                    &mut script,
                 )
                 .unwrap();
                 script.end();
@@ -231,10 +234,7 @@ fn fake_vectors() {
             let server_identity = vector.get("server_identity");
             let parameters = ServerLoginParameters {
                 context: Some(&context),
-                identifiers: Identifiers {
-                    client: Some(&client),
-                    server: Some(&server_identity),
-                },
+                identifiers: Identifiers { client: Some(&client), server: Some(&server_identity) },
             };
             let mut script = Script::of(&[
                 &vec![0; suite.seed_len()],

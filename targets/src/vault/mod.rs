@@ -14,6 +14,13 @@ mod expiring;
 mod recover;
 mod register;
 
+#[cfg(test)]
+mod life_tests;
+#[cfg(test)]
+mod state_tests;
+#[cfg(test)]
+mod testing;
+
 pub use account::{AccountId, AttemptId, RegistrationId};
 pub use message::{Answer, Failure, Refusal, VaultReply, VaultRequest, VaultService};
 pub use server::{ServerLimits, VaultServer};

@@ -53,10 +53,12 @@ impl<L: QuorumLog> VaultServer<L> {
         let (parsed, blinded) = self.opaque.parse_ke1(ke1).map_err(|_| Refusal::Malformed)?;
         let reservation = self.reserve()?;
         let key = (account, attempt);
-        self.attempts().insert(key, Attempt::Starting, self.now()).map_err(|error| match error {
-            NotInserted::Full => Refusal::Busy,
-            NotInserted::Taken => Refusal::Replayed,
-        })?;
+        self.attempts().insert(key, Attempt::Starting, self.now()).map_err(
+            |error| match error {
+                NotInserted::Full => Refusal::Busy,
+                NotInserted::Taken => Refusal::Replayed,
+            },
+        )?;
         let begun =
             self.charge_and_evaluate(account, attempt, (ke1, parsed, blinded), reservation, stages);
         let (ke2, open) = match begun.await {

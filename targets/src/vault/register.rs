@@ -31,8 +31,7 @@ impl<L: QuorumLog> VaultServer<L> {
         request: &[u8],
         stages: &mut StageTimes,
     ) -> Result<VaultReply, Refusal> {
-        let blinded =
-            self.opaque.blinded_of_request(request).map_err(|_| Refusal::Malformed)?;
+        let blinded = self.opaque.blinded_of_request(request).map_err(|_| Refusal::Malformed)?;
         let reservation = self.reserve()?;
         let mut id = [0; 16];
         self.chance().fill_bytes(&mut id);
@@ -132,7 +131,6 @@ impl<L: QuorumLog> VaultServer<L> {
 
 /// Strict verification: signatures that only some implementations accept are refused.
 pub(super) fn verifies(key: &[u8; 32], statement: &[u8], signature: &[u8; 64]) -> bool {
-    VerifyingKey::from_bytes(key).is_ok_and(|key| {
-        key.verify_strict(statement, &Signature::from_bytes(signature)).is_ok()
-    })
+    VerifyingKey::from_bytes(key)
+        .is_ok_and(|key| key.verify_strict(statement, &Signature::from_bytes(signature)).is_ok())
 }
