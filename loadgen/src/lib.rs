@@ -6,7 +6,7 @@
 
 pub mod arrival;
 pub mod chance;
-// pub mod cli;
+pub mod cli;
 pub mod engine;
 pub mod host;
 pub mod innocence;

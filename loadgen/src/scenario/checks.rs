@@ -49,12 +49,12 @@ fn accounts(typed: &Typed, mistakes: &mut Mistakes) {
 }
 
 fn stalls(typed: &Typed, mistakes: &mut Mistakes) {
-    let (Some(target), Some(phases)) = (&typed.target, &typed.phases) else { return };
+    let (Some(target), Some(measure)) = (&typed.target, typed.measure) else { return };
     if let (TargetSpec::Stalled { first, .. }, Some(at)) = (&target.spec, &target.first_at)
-        && *first >= phases.measure
+        && *first >= measure
     {
         let message = "the first stall comes after the measurement phase".to_owned();
-        let allowed = format!("less than phases.measure, \"{}\"", exact_duration(phases.measure));
+        let allowed = format!("less than phases.measure, \"{}\"", exact_duration(measure));
         at.wrong(message, &allowed, mistakes);
     }
 }
@@ -104,14 +104,14 @@ fn exists(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
 }
 
 fn in_time(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
-    let Some(phases) = &typed.phases else { return };
+    let Some(measure) = typed.measure else { return };
     let at = fault.fault.at;
-    if at >= phases.measure {
-        let measure = exact_duration(phases.measure);
+    if at >= measure {
+        let measure = exact_duration(measure);
         let message = format!("the fault at {} comes after the end", exact_duration(at));
         let allowed = format!("less than phases.measure, \"{measure}\"");
         fault.instant_at.wrong(message, &allowed, mistakes);
-    } else if let Some(after) = fault.restart_after {
+    } else if let (Some(after), Some(phases)) = (fault.restart_after, &typed.phases) {
         let end = phases.measure + phases.cool_down;
         if at.saturating_add(after) >= end {
             let message = "the replica would come back after the end of the run".to_owned();

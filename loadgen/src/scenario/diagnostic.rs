@@ -165,13 +165,19 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The nearest of `names`, if one is near enough to be what was meant: a third of its letters may
-/// be wrong, which lets `recieve` find `receive` and keeps `kill` from finding `rule`.
+/// The nearest of `names`, if one is near enough to be what was meant: the only one that begins so
+/// (`p256`), else one of which at most a third of the letters are wrong, which lets `replcas` find
+/// `replicas` and keeps `kill` from finding `rule`.
 #[must_use]
 pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     // A key may be as long as a file, and the distance takes time in proportion to it.
     if typed.len() > 64 {
         return None;
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut begun = names.iter().filter(|name| !typed.is_empty() && name.starts_with(typed));
+    if let (Some(name), None) = (begun.next(), begun.next()) {
+        return Some((*name).to_owned());
     }
     names
         .into_iter()

@@ -20,7 +20,7 @@ use vaultmark_targets::{Fault, Operation};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::ScenarioFile;
-pub use overrides::Overrides;
+pub use overrides::{Overrides, Setting};
 pub use shipped::{SHIPPED, Shipped};
 
 /// One question, ready to be asked.
@@ -211,4 +211,3 @@ pub struct Validity {
     /// Largest share of the run that sending threads may be runnable but not run.
     pub throttled_share_max: f64,
 }
-

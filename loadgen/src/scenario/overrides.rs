@@ -1,6 +1,8 @@
 //! What the command line changes in a scenario. Changes are made to the scenario as typed, before
 //! anything is resolved: they meet the same limits as the file, and their mistakes name the flag.
 
+use std::str::FromStr;
+
 use toml::de::DeValue;
 
 use super::diagnostic::{Diagnostic, nearest};
@@ -38,6 +40,29 @@ enum Given {
     Toml(String),
 }
 
+/// A field and its new value, as typed: `load.people.rate=400/s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    typed: String,
+    field: Vec<String>,
+    value: String,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let Some((field, value)) = typed.split_once('=') else {
+            return Err("no \"=\" in it; write FIELD=VALUE".to_owned());
+        };
+        let field = parts(field);
+        if field.iter().any(String::is_empty) {
+            return Err("no field before \"=\", or a part of it is empty".to_owned());
+        }
+        Ok(Self { typed: typed.to_owned(), field, value: value.trim().to_owned() })
+    }
+}
+
 impl Overrides {
     /// Sets a field to a text: `--hsm softhsm`.
     pub fn text(&mut self, flag: &str, field: &str, value: &str) {
@@ -67,20 +92,9 @@ impl Overrides {
     }
 
     /// Sets any field: `--set load.people.rate=400/s`.
-    ///
-    /// # Errors
-    /// `setting` has no `=`, or a part of its path is empty.
-    pub fn set(&mut self, flag: &str, setting: &str) -> Result<(), String> {
-        let Some((field, value)) = setting.split_once('=') else {
-            return Err(format!("{} has no \"=\"; write FIELD=VALUE", quoted(setting)));
-        };
-        let field = parts(field.trim());
-        if field.iter().any(String::is_empty) {
-            return Err(format!("{} names no field; write FIELD=VALUE", quoted(setting)));
-        }
-        let value = Given::Toml(value.trim().to_owned());
-        self.push(format!("{flag} {setting}"), Place::Field(field), value);
-        Ok(())
+    pub fn set(&mut self, flag: &str, setting: &Setting) {
+        let place = Place::Field(setting.field.clone());
+        self.push(format!("{flag} {}", setting.typed), place, Given::Toml(setting.value.clone()));
     }
 
     /// Whether nothing is changed.
@@ -166,7 +180,7 @@ fn item<'a>(
     let named = names.iter().position(|name| name == part);
     let numbered = || part.parse::<usize>().ok()?.checked_sub(1);
     let Some(index) = named.or_else(numbered).filter(|index| *index < items.len()) else {
-        let message = format!("there is no {path} {}", quoted(part));
+        let message = format!("there is no {} in {path}", quoted(part));
         let mut mistake = Diagnostic::new(Some(origin.clone()), &path, message);
         mistake.seen = Some(quoted(part));
         mistake.suggestion = nearest(part, names.iter().map(String::as_str));

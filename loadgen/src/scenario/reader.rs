@@ -93,8 +93,7 @@ impl<'a> Section<'a> {
         let field = self.take(key);
         if field.is_none() {
             let message = format!("missing field \"{key}\"");
-            let mut mistake =
-                Diagnostic::new(self.origin.clone(), &self.path(key), message);
+            let mut mistake = Diagnostic::new(self.origin.clone(), &self.path(key), message);
             mistake.allowed = Some(example.to_owned());
             mistakes.push(mistake);
         }
@@ -188,8 +187,7 @@ impl<'a> Field<'a> {
         parse: impl Fn(&str) -> Option<T>,
         mistakes: &mut Mistakes,
     ) -> Option<T> {
-        let allowed =
-            names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let allowed = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
         let text = self.text(&allowed, mistakes)?;
         let value = parse(text);
         if value.is_none() {
@@ -263,21 +261,27 @@ impl<'a> Field<'a> {
         limits: RangeInclusive<Duration>,
         mistakes: &mut Mistakes,
     ) -> Option<Duration> {
-        let ends = [limits.start(), limits.end()].map(|end| exact_duration(*end));
+        // Hours read better than 86400s; shorter limits are what they are.
+        let hours = |end: &Duration| match (end.as_secs() / 3_600, end.as_nanos()) {
+            (hours, ns) if hours > 0 && ns % 3_600_000_000_000 == 0 => format!("{hours}h"),
+            _ => exact_duration(*end),
+        };
+        let ends = [limits.start(), limits.end()].map(hours);
         let allowed = format!("a duration from \"{}\" to \"{}\"", ends[0], ends[1]);
         self.quantity(&allowed, parse_duration, |value| limits.contains(value), mistakes)
     }
 
-    /// A rate above `limits.0` (or equal to it, if it may be zero) up to `limits.1`, as `"200/s"`.
+    /// A rate of `limits`, or none at all if `zero` is set, as `"200/s"`.
     pub(super) fn rate(
         &self,
         zero: bool,
-        rate_max: f64,
+        limits: RangeInclusive<f64>,
         mistakes: &mut Mistakes,
     ) -> Option<f64> {
-        let from = if zero { "from" } else { "above" };
-        let allowed = format!("a rate {from} \"0/s\" up to \"{rate_max}/s\"");
-        let within = |rate: &f64| *rate <= rate_max && (zero || *rate > 0.0);
+        let none = if zero { "\"0/s\" or " } else { "" };
+        let (least, most) = (limits.start(), limits.end());
+        let allowed = format!("{none}a rate from \"{least}/s\" to \"{most}/s\"");
+        let within = |rate: &f64| limits.contains(rate) || (zero && *rate <= 0.0);
         self.quantity(&allowed, parse_rate, within, mistakes)
     }
 

@@ -16,8 +16,14 @@ pub struct Shipped {
 /// Every scenario that comes with the program, the one to begin with first.
 pub const SHIPPED: [Shipped; 6] = [
     Shipped { name: "quickstart", text: include_str!("../../../scenarios/quickstart.toml") },
-    Shipped { name: "recover-steady", text: include_str!("../../../scenarios/recover-steady.toml") },
-    Shipped { name: "register-burst", text: include_str!("../../../scenarios/register-burst.toml") },
+    Shipped {
+        name: "recover-steady",
+        text: include_str!("../../../scenarios/recover-steady.toml"),
+    },
+    Shipped {
+        name: "register-burst",
+        text: include_str!("../../../scenarios/register-burst.toml"),
+    },
     Shipped {
         name: "wrong-passwords",
         text: include_str!("../../../scenarios/wrong-passwords.toml"),

@@ -1,1 +1,710 @@
 //! Scenarios read, refused and written again. Data first: a text and what must come of it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A scenario without a mistake; each case below changes one thing.
+const GOOD: &str = r#"# Is this one right?
+version = 1
+name = "good"
+[target]
+kind = "embedded"
+[population]
+accounts = 1_000
+[phases]
+measure = "60s"
+[[load]]
+name = "people"
+arrival = { kind = "poisson", rate = "200/s" }
+mix = { recover = 90, recover-wrong = 5, register = 5 }
+[[faults]]
+at = "30s"
+kill = "replica:2"
+restart_after = "10s"
+[[slo]]
+rule = "recover.response.p99 < 250ms"
+"#;
+
+fn resolve(text: &str, overrides: &Overrides) -> Result<Scenario, Diagnostics> {
+    ScenarioFile::parse("s.toml", text)?.with(overrides).resolve()
+}
+
+fn good() -> Scenario {
+    resolve(GOOD, &Overrides::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// `GOOD` with one text replaced.
+fn changed(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the good scenario has no {from:?}");
+    GOOD.replacen(from, to, 1)
+}
+
+/// Every mistake as `line:column field: message [did you mean]`.
+fn told(result: Result<Scenario, Diagnostics>) -> Vec<String> {
+    let Err(mistakes) = result else { return Vec::new() };
+    let Some(list) = mistakes.to_json().as_array().cloned() else { return Vec::new() };
+    let tell = |mistake: serde_json::Value| {
+        let word = |key: &str| mistake[key].as_str().unwrap_or_default().to_owned();
+        let place = match (mistake["line"].as_u64(), mistake["column"].as_u64()) {
+            (Some(line), Some(column)) => format!("{line}:{column}"),
+            _ => word("flag"),
+        };
+        let place = if place.is_empty() { word("file") } else { place };
+        let hint = match mistake["suggestion"].as_str() {
+            Some(name) => format!(" [{name}]"),
+            None => String::new(),
+        };
+        format!("{place} {}: {}{hint}", word("field"), word("message"))
+    };
+    list.into_iter().map(tell).collect()
+}
+
+#[test]
+fn a_short_scenario_has_every_field() {
+    let scenario = good();
+    assert_eq!(scenario.question, "Is this one right?");
+    assert_eq!((scenario.name.as_str(), scenario.seed), ("good", 42));
+    let target = TargetSpec::Embedded {
+        replicas: 3,
+        durable: true,
+        hsm: HsmChoice::Software,
+        suite: Some(Suite::Ristretto255Sha512),
+        hsm_sessions: None,
+    };
+    assert_eq!(scenario.target, target);
+    let population =
+        Population { accounts: 1_000, popularity: Popularity::Uniform, concurrent_attempts: false };
+    assert_eq!(scenario.population, population);
+    let client = Client {
+        fidelity: Fidelity::Cached,
+        stretching: Stretching::Owasp,
+        timeout: Duration::from_secs(5),
+    };
+    assert_eq!(scenario.client, client);
+    let [five, sixty] = [5, 60].map(Duration::from_secs);
+    assert_eq!(scenario.phases, Phases { warm_up: five, measure: sixty, cool_down: five });
+    let load = Load {
+        name: "people".to_owned(),
+        arrival: Arrival::Poisson { rate: 200.0 },
+        mix: vec![(Operation::Register, 5), (Operation::Recover, 90), (Operation::RecoverWrong, 5)],
+        in_flight: 1_000,
+        backlog: 10_000,
+    };
+    assert_eq!(scenario.loads, [load]);
+    let [thirty, forty] = [30, 40].map(Duration::from_secs);
+    let faults = [
+        TimedFault { at: thirty, fault: Fault::KillReplica(2) },
+        TimedFault { at: forty, fault: Fault::RestartReplica(2) },
+    ];
+    assert_eq!(scenario.faults, faults);
+    assert_eq!(scenario.slos.len(), 1);
+    assert_eq!(scenario.validity, Validity::default());
+}
+
+#[test]
+fn one_mistake_is_told_once() {
+    let mut wrong = Vec::new();
+    let mut check = |from: &str, to: &str, expected: &str| {
+        let told = told(resolve(&changed(from, to), &Overrides::default()));
+        if told != [expected] {
+            wrong.push(format!("{from:?} → {to:?}\n   told: {told:#?}\nexpected: {expected:?}\n"));
+        }
+    };
+    check("version = 1", "version = 2", "2:11 version: version 2 is not one this vaultmark reads");
+    check("version = 1\n", "", "s.toml version: missing field \"version\"");
+    check("\"good\"", "\"a/b\"", "3:8 name: \"a/b\" cannot be a name");
+    check("\"good\"", "7", "3:8 name: 7 is not a text in quotes");
+    check(
+        "version = 1\n",
+        "version = 1\nsede = 1\n",
+        "3:1 sede: unknown field \"sede\": a scenario has no such field [seed]",
+    );
+    check("[target]", "seed = -1\n[target]", "4:8 seed: -1 is out of range");
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embeded\"",
+        "5:8 target.kind: \"embeded\" is not a kind of target [embedded]",
+    );
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embedded\"\nreplicas = 4",
+        "6:12 target.replicas: 4 is not a number of replicas",
+    );
+    check(
+        "kind = \"embedded\"",
+        "url = \"https://host:8443\"",
+        "5:7 target.url: not in this version: url targets (\"https://host:8443\") come with the \
+         networked vault",
+    );
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embedded\"\nhsm = \"luna.toml\"",
+        "6:7 target.hsm: not in this version: device profiles such as \"luna.toml\"",
+    );
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embedded\"\nsuite = \"p256\"",
+        "6:9 target.suite: \"p256\" is not a suite [p256-sha256]",
+    );
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embedded\"\nhsm = \"softhsm\"\nsuite = \"ristretto255-sha512\"",
+        "7:9 target.suite: softhsm:key-inside-tweaked does not evaluate ristretto255-sha512",
+    );
+    check(
+        "kind = \"embedded\"",
+        "kind = \"embedded\"\ndurable = \"yes\"",
+        "6:11 target.durable: \"yes\" is neither true nor false",
+    );
+    check("1_000", "1_000_000_001", "7:12 population.accounts: 1000000001 is out of range");
+    check(
+        "1_000",
+        "99999999999999999999999999999999999999999",
+        "7:12 population.accounts: an integer of more than 128 bits is out of range",
+    );
+    check("1_000", "0", "13:7 load.people.mix: nobody can recover: the population has no accounts");
+    check(
+        "1_000",
+        "1",
+        "13:7 load.people.mix: right and wrong passwords go to accounts of their own",
+    );
+    check(
+        "1_000",
+        "1_000\npopularity = { zipf = nan }",
+        "8:23 population.popularity.zipf: NaN is out of range",
+    );
+    check(
+        "1_000",
+        "1_000\npopularity = \"unifrom\"",
+        "8:14 population.popularity: \"unifrom\" is not a popularity [uniform]",
+    );
+    check(
+        "[phases]",
+        "[client]\nfidelity = \"lean\"\n[phases]",
+        "9:12 client.fidelity: not in this version: fidelity \"lean\"",
+    );
+    check(
+        "[phases]",
+        "[client]\ntimeout = \"2m\"\n[phases]",
+        "9:11 client.timeout: \"2m\" is out of range",
+    );
+    check(
+        "[phases]",
+        "[phases]\nwarm_up = \"24h\"",
+        "8:1 phases: the phases together are longer than a day",
+    );
+    check("60s", "0s", "9:11 phases.measure: \"0s\" is out of range");
+    check("200/s", "0/s", "12:38 load.people.arrival.rate: \"0/s\" is out of range");
+    check("200/s", "2000000/s", "12:38 load.people.arrival.rate: \"2000000/s\" is out of range");
+    check(
+        "rate = \"200/s\"",
+        "rate = \"200/s\", to = \"3/s\"",
+        "12:47 load.people.arrival.to: unknown field \"to\": an arrival of kind \"poisson\" has no \
+         such field",
+    );
+    check(
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"ramp\", from = \"0/s\", to = \"0/s\"",
+        "12:47 load.people.arrival.to: a ramp from nothing to nothing offers nothing",
+    );
+    check(
+        "register = 5",
+        "registre = 5",
+        "13:42 load.people.mix.registre: \"registre\" is not an operation [register]",
+    );
+    check(
+        "register = 5 }",
+        "register = 5 }\nlimits = { in_flight = 100_001 }",
+        "14:24 load.people.limits.in_flight: 100001 is out of range",
+    );
+    check(
+        "[[faults]]",
+        "[[load]]\nname = \"people\"\narrival = { kind = \"constant\", rate = \"1/s\" }\n\
+         mix = { register = 1 }\n[[faults]]",
+        "14:1 load.people: two loads are called \"people\"",
+    );
+    check("replica:2", "replica:4", "16:8 faults.1.kill: there is no replica 4: the target has 3");
+    check("replica:2", "replica:0", "16:8 faults.1.kill: \"replica:0\" cannot be killed");
+    check(
+        "replica:2",
+        "hsm-session:1",
+        "17:17 faults.1.restart_after: an HSM session that dies is reopened by itself",
+    );
+    check("\"30s\"", "\"60s\"", "15:6 faults.1.at: the fault at 60s comes after the end");
+    check(
+        "\"10s\"",
+        "\"35s\"",
+        "14:1 faults.1: the replica would come back after the end of the run",
+    );
+    check(
+        "[[slo]]",
+        "[[faults]]\nat = \"35s\"\nkill = \"replica:2\"\n[[slo]]",
+        "18:1 faults.2: replica 2 is down at 35s already",
+    );
+    check(
+        "recover.response.p99",
+        "recover.response.p98",
+        "19:8 slo.1.rule: \"recover.response.p98 < 250ms\": unknown statistic \"p98\"; known: p50, \
+         p90, p99, p99.9, max",
+    );
+    check(
+        "recover.response",
+        "recover.complet.response",
+        "19:8 slo.1.rule: \"complet\" is not an outcome [complete]",
+    );
+    check(
+        "recover.response",
+        "recovery.response",
+        "19:8 slo.1.rule: \"recovery\" is not an operation [recover]",
+    );
+    check(
+        ", register = 5 }",
+        " }\n[[slo]]\nrule = \"register.unexpected < 1%\"",
+        "15:8 slo.1.rule: no load asks for register: the rule has nothing to judge",
+    );
+    check(
+        "[[slo]]",
+        "[validity]\nunsent_share_max = \"0.1\"\n[[slo]]",
+        "19:20 validity.unsent_share_max: \"0.1\" is not a percentage: write a number and % \
+         without a space, for example \"98%\"",
+    );
+    assert!(wrong.is_empty(), "{}", wrong.concat());
+}
+
+#[test]
+fn other_targets_have_fields_of_their_own() {
+    let check = |target: &str, expected: Result<TargetSpec, &str>| {
+        let text = changed("kind = \"embedded\"", target);
+        let text = text.split("[[faults]]").next().unwrap_or_default();
+        let result = resolve(text, &Overrides::default());
+        match expected {
+            Ok(target) => assert_eq!(result.map(|it| it.target), Ok(target)),
+            Err(message) => assert_eq!(told(result), [message], "{target}"),
+        }
+    };
+    let [second, two] = [1, 2].map(Duration::from_secs);
+    check("kind = \"null\"", Ok(TargetSpec::Null));
+    check(
+        "kind = \"stalled\"\nstall = \"1s\"",
+        Ok(TargetSpec::Stalled { stall: second, every: None, first: Duration::ZERO }),
+    );
+    check(
+        "kind = \"stalled\"\nstall = \"1s\"\nevery = \"2s\"\nfirst = \"1s\"",
+        Ok(TargetSpec::Stalled { stall: second, every: Some(two), first: second }),
+    );
+    check(
+        "kind = \"stalled\"\nstall = \"2s\"\nevery = \"2s\"",
+        Err("7:9 target.every: \"2s\" leaves no time between two stalls"),
+    );
+    check(
+        "kind = \"stalled\"\nstall = \"2s\"\nfirst = \"60s\"",
+        Err("7:9 target.first: the first stall comes after the measurement phase"),
+    );
+    check(
+        "kind = \"simulated\"\nservers = 4\nmean = \"2ms\"\nsigma = 1\nfailures = \"0.5%\"",
+        Ok(TargetSpec::Simulated {
+            servers: 4,
+            mean: Duration::from_millis(2),
+            sigma: 1.0,
+            failures: 0.005,
+        }),
+    );
+    check(
+        "kind = \"null\"\nreplicas = 3",
+        Err("6:1 target.replicas: unknown field \"replicas\": a target of kind \"null\" has no \
+             such field"),
+    );
+}
+
+#[test]
+fn the_command_line_changes_what_the_file_says() {
+    let check = |set: &dyn Fn(&mut Overrides), changed: &dyn Fn(&mut Scenario)| {
+        let (mut overrides, mut expected) = (Overrides::default(), good());
+        set(&mut overrides);
+        changed(&mut expected);
+        let scenario = resolve(GOOD, &overrides).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(scenario, expected);
+    };
+    let set = |setting: &'static str| {
+        move |it: &mut Overrides| it.set("--set", &setting.parse().unwrap())
+    };
+    check(&|it| it.number("--seed", "seed", 7), &|it| it.seed = 7);
+    check(&|it| it.rate("--rate", "1.5/s"), &|it| {
+        it.loads[0].arrival = Arrival::Poisson { rate: 1.5 };
+    });
+    let minute = |it: &mut Scenario| it.phases.measure = Duration::from_secs(120);
+    check(&|it| it.text("--duration", "phases.measure", "2m"), &minute);
+    check(&set("phases.measure=2m"), &minute);
+    check(&set("phases.measure = \"2m\""), &minute);
+    check(&|it| it.rule("--slo", "run.achieved >= 98%"), &|it| {
+        it.slos.push(vaultmark_results::slo::Rule::Achieved { limit: 0.98 });
+    });
+    check(&|it| it.off("--ephemeral", "target.durable"), &|it| {
+        if let TargetSpec::Embedded { durable, .. } = &mut it.target {
+            *durable = false;
+        }
+    });
+    check(&|it| it.text("--hsm", "target.hsm", "softhsm:seed-inside"), &|it| {
+        if let TargetSpec::Embedded { hsm, suite, .. } = &mut it.target {
+            *hsm = HsmChoice::SoftHsm(vaultmark_hsm::KeyProvision::SeedInside);
+            *suite = Some(Suite::P256Sha256);
+        }
+    });
+    for setting in ["load.people.rate=3/s", "load.1.rate=3/s", "load.people.arrival.rate=3/s"] {
+        let set = |it: &mut Overrides| it.set("--set", &setting.parse().unwrap());
+        check(&set, &|it| it.loads[0].arrival = Arrival::Poisson { rate: 3.0 });
+    }
+    check(&set("load.people.mix.register=0"), &|it| {
+        it.loads[0].mix.remove(0);
+    });
+    check(&set("population.popularity.zipf=1.1"), &|it| {
+        it.population.popularity = Popularity::Zipf(1.1);
+    });
+    check(&set("population.popularity={ zipf = 1.1 }"), &|it| {
+        it.population.popularity = Popularity::Zipf(1.1);
+    });
+    check(&set("faults.1.restart_after=1s"), &|it| {
+        it.faults[1].at = Duration::from_secs(31);
+    });
+}
+
+#[test]
+fn mistakes_on_the_command_line_name_the_flag() {
+    let check = |set: &dyn Fn(&mut Overrides), expected: &str| {
+        let mut overrides = Overrides::default();
+        set(&mut overrides);
+        assert_eq!(told(resolve(GOOD, &overrides)), [expected]);
+    };
+    let set = |setting: &'static str| {
+        move |it: &mut Overrides| it.set("--set", &setting.parse().unwrap())
+    };
+    check(
+        &|it| it.rate("--rate", "fast"),
+        "--rate fast load.people.arrival.rate: \"fast\" is not a rate: write a number and /s \
+         without a space, for example \"200/s\"",
+    );
+    check(
+        &set("load.peeple.rate=3/s"),
+        "--set load.peeple.rate=3/s load: there is no \"peeple\" in load [people]",
+    );
+    check(&set("faults.2.at=3s"), "--set faults.2.at=3s faults: there is no \"2\" in faults [1]");
+    check(
+        &set("target.replica=5"),
+        "--set target.replica=5 target.replica: unknown field \"replica\": a target of kind \
+         \"embedded\" has no such field [replicas]",
+    );
+    check(
+        &set("phases.measure=20"),
+        "--set phases.measure=20 phases.measure: 20 is not a text in quotes",
+    );
+    let one = "[[load]]\nname = \"more\"\narrival = { kind = \"constant\", rate = \"1/s\" }\n\
+               mix = { register = 1 }\n[[faults]]";
+    let mut overrides = Overrides::default();
+    overrides.rate("--rate", "3/s");
+    assert_eq!(
+        told(resolve(&changed("[[faults]]", one), &overrides)),
+        ["--rate 3/s load: there are 2 loads: which of them?"]
+    );
+    for bad in ["nothing", "=1", "a..b=1", ".a=1"] {
+        assert!(bad.parse::<Setting>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn mistakes_are_shown_with_their_line() {
+    let check = |bytes: &[u8], expected: &str| {
+        let result = ScenarioFile::parse_bytes("s.toml", bytes).and_then(ScenarioFile::resolve);
+        let Err(mistakes) = result else { panic!("no mistake found") };
+        assert_eq!(mistakes.to_string(), expected.trim_start_matches('\n'));
+    };
+    check(
+        changed("\"good\"", "\"göód\"\t# ümlaut").as_bytes(),
+        r#"
+error: "göód" cannot be a name
+ --> s.toml:3:8  name
+  |
+3 | name = "göód"	# ümlaut
+  |        ^^^^^^
+  = allowed: 1 to 64 of a-z A-Z 0-9 - _, the first of them a letter
+"#,
+    );
+    check(
+        changed("accounts", "acounts").as_bytes(),
+        r#"
+error: unknown field "acounts": a population has no such field
+ --> s.toml:7:1  population.acounts
+  |
+7 | acounts = 1_000
+  | ^^^^^^^ did you mean "accounts"?
+  = allowed: accounts, popularity, concurrent_attempts
+
+error: nobody can recover: the population has no accounts
+  --> s.toml:13:7  load.people.mix
+   |
+13 | mix = { recover = 90, recover-wrong = 5, register = 5 }
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = allowed: [population] accounts = 1_000, or a mix of registrations only
+"#,
+    );
+    check(
+        b"a = \nb = \"\x1b[31m\"\n",
+        "
+error: not TOML: string values must be quoted, expected literal string
+ --> s.toml:1:5
+  |
+1 | a =
+  |     ^
+
+error: not TOML: invalid basic string, expected non-double-quote visible characters, `\\`
+ --> s.toml:2:6
+  |
+2 | b = \"\u{FFFD}[31m\"
+  |      ^
+",
+    );
+    check(
+        b"version = 1\nname = \"a\xff\"\n",
+        "
+error: not UTF-8: byte 0xff at offset 21 (line 2, column 10); save the file as UTF-8
+ --> s.toml
+",
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, expected: &str| {
+        let Err(mistakes) = ScenarioFile::read(&folder.path().join(name)) else {
+            panic!("{name} was read")
+        };
+        let message = &mistakes.list()[0].message;
+        assert!(message.contains(expected), "{message}");
+    };
+    check("missing.toml", "cannot read the scenario: No such file or directory");
+    check("", "cannot read the scenario: Is a directory");
+    std::fs::write(folder.path().join("image"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    check("image", "larger than 1048576 bytes");
+}
+
+#[test]
+fn shipped_scenarios_resolve_and_ask() {
+    for shipped in SHIPPED {
+        let scenario = shipped.scenario().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(scenario.name, shipped.name);
+        assert!(scenario.question.ends_with('?'), "{}: {}", shipped.name, scenario.question);
+        assert!(!scenario.slos.is_empty(), "{}", shipped.name);
+    }
+}
+
+/// Any scenario that a file can ask for.
+fn scenarios() -> impl Strategy<Value = Scenario> {
+    let around = || (0..=3_600_000_000_000_u64).prop_map(Duration::from_nanos);
+    let measure = (1_000_000..=3_600_000_000_000_u64).prop_map(Duration::from_nanos);
+    let phases = (around(), measure, around()).prop_map(|(warm_up, measure, cool_down)| Phases {
+        warm_up,
+        measure,
+        cool_down,
+    });
+    let popularity = prop_oneof![
+        Just(Popularity::Uniform),
+        (f64::MIN_POSITIVE..=10.0).prop_map(Popularity::Zipf)
+    ];
+    let population = (2_u64..=1_000_000_000, popularity, any::<bool>()).prop_map(
+        |(accounts, popularity, concurrent_attempts)| Population {
+            accounts,
+            popularity,
+            concurrent_attempts,
+        },
+    );
+    let client = (
+        prop::sample::select(&Fidelity::ALL),
+        prop::sample::select(&Stretching::ALL),
+        1_000_000..=60_000_000_000_u64,
+    )
+        .prop_map(|(fidelity, stretching, ns)| Client {
+            fidelity,
+            stretching,
+            timeout: Duration::from_nanos(ns),
+        });
+    let share = || 0_u32..=1_000_000;
+    let validity = (share(), 0..=60_000_000_000_u64, share(), share()).prop_map(
+        |(unsent, ns, late, throttled)| {
+            let share = |millionths| f64::from(millionths) / 1e6;
+            Validity {
+                unsent_share_max: share(unsent),
+                lateness_floor: Duration::from_nanos(ns),
+                lateness_share_max: share(late),
+                throttled_share_max: share(throttled),
+            }
+        },
+    );
+    let loads = prop::collection::vec(loads(), 1..4).prop_map(|mut loads| {
+        for (n, load) in loads.iter_mut().enumerate() {
+            load.name = format!("load-{n}");
+        }
+        loads
+    });
+    let head = ("[a-zA-Z][a-zA-Z0-9_-]{0,63}", "([!-~é→][ -~é→]{0,40}[!-~é→])?", 0..=SEED_MAX);
+    (head, (population, client, phases, loads, validity))
+        .prop_flat_map(|(head, body)| {
+            let measure = body.2.measure;
+            let operations =
+                body.3.iter().flat_map(|load| &load.mix).map(|(operation, _)| *operation);
+            let slos = prop::collection::vec(rules(operations.collect()), 0..4);
+            (Just(head), Just(body), targets(measure), slos)
+        })
+        .prop_map(|(head, body, (target, faults), slos)| {
+            let (name, question, seed) = head;
+            let (population, client, phases, loads, validity) = body;
+            Scenario {
+                name,
+                question,
+                seed,
+                target,
+                population,
+                client,
+                phases,
+                loads,
+                faults,
+                slos,
+                validity,
+            }
+        })
+}
+
+const SEED_MAX: u64 = i64::MAX as u64;
+
+fn loads() -> impl Strategy<Value = Load> {
+    let rate = || 1e-6..=1e6_f64;
+    let arrival = prop_oneof![
+        rate().prop_map(|rate| Arrival::Constant { rate }),
+        rate().prop_map(|rate| Arrival::Poisson { rate }),
+        (rate(), prop_oneof![Just(0.0), rate()]).prop_map(|(from, to)| Arrival::Ramp { from, to }),
+    ];
+    let weights = prop::array::uniform3(0_u32..=1_000_000)
+        .prop_filter("an operation", |weights| weights.iter().any(|weight| *weight > 0));
+    (arrival, weights, 1_u32..=100_000, 0_u32..=10_000_000).prop_map(
+        |(arrival, weights, in_flight, backlog)| {
+            let mix = Operation::ALL.into_iter().zip(weights).filter(|(_, weight)| *weight > 0);
+            Load { name: String::new(), arrival, mix: mix.collect(), in_flight, backlog }
+        },
+    )
+}
+
+/// A target, and faults that can happen to it: a replica dies, comes back, and dies again.
+fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFault>)> {
+    let suites: Vec<(HsmChoice, Suite)> = [
+        HsmChoice::Software,
+        HsmChoice::SoftHsm(vaultmark_hsm::KeyProvision::KeyInsideTweaked),
+        HsmChoice::SoftHsm(vaultmark_hsm::KeyProvision::SeedInside),
+    ]
+    .into_iter()
+    .flat_map(|hsm| hsm.suites().iter().map(move |suite| (hsm.clone(), *suite)))
+    .collect();
+    let embedded = (
+        prop::sample::select(&[1_u32, 3, 5, 7]),
+        any::<bool>(),
+        prop::sample::select(suites),
+        prop::option::of(1_u32..=1_024),
+        prop::array::uniform4(0..=u64::MAX),
+    )
+        .prop_map(move |(replicas, durable, (hsm, suite), hsm_sessions, dice)| {
+            let ns = u64::try_from(measure.as_nanos()).unwrap_or(u64::MAX);
+            let third = Duration::from_nanos(dice[0] % (ns / 3).max(1));
+            let mut faults = Vec::new();
+            let replica = u32::try_from(dice[1] % u64::from(replicas)).unwrap_or(0) + 1;
+            if dice[2] % 4 > 0 {
+                faults.push(TimedFault { at: third, fault: Fault::KillReplica(replica) });
+            }
+            let back = third + Duration::from_millis(1);
+            if dice[2] % 4 > 1 && back < measure {
+                faults.push(TimedFault { at: back, fault: Fault::RestartReplica(replica) });
+                if dice[2] % 4 > 2 {
+                    faults.push(TimedFault { at: back, fault: Fault::KillReplica(replica) });
+                }
+            }
+            if dice[3] % 2 > 0 {
+                faults.push(TimedFault { at: third, fault: Fault::KillHsmSession(1) });
+            }
+            faults.sort_by_key(TimedFault::order);
+            let suite = Some(suite);
+            (TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions }, faults)
+        });
+    let stalled = (1_u64..1_000, prop::option::of(1_u64..1_000)).prop_map(|(stall, gap)| {
+        let every = gap.map(|gap| Duration::from_millis(stall + gap));
+        let stall = Duration::from_millis(stall);
+        (TargetSpec::Stalled { stall, every, first: Duration::ZERO }, Vec::new())
+    });
+    let simulated = (1_u32..1_000, 1_u64..1_000_000_000, 0.0..=5.0, 0_u32..=1_000).prop_map(
+        |(servers, ns, sigma, failures)| {
+            let (mean, failures) = (Duration::from_nanos(ns), f64::from(failures) / 1e3);
+            (TargetSpec::Simulated { servers, mean, sigma, failures }, Vec::new())
+        },
+    );
+    prop_oneof![3 => embedded, 1 => stalled, 1 => simulated, 1 => Just((TargetSpec::Null, Vec::new()))]
+}
+
+fn rules(operations: Vec<Operation>) -> impl Strategy<Value = vaultmark_results::slo::Rule> {
+    use vaultmark_results::slo::Rule;
+
+    let texts = prop_oneof![
+        Just(".response.p99 < 250ms"),
+        Just(".complete.service.p99.9 < 1.5s"),
+        Just(".unexpected < 0.07%"),
+    ];
+    prop_oneof![
+        (prop::sample::select(operations), texts).prop_map(|(operation, text)| {
+            Rule::parse(&format!("{operation}{text}")).expect("the grammar has such rules")
+        }),
+        Just(Rule::Achieved { limit: 0.987 }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(scenario in scenarios()) {
+        let text = scenario.to_toml();
+        match resolve(&text, &Overrides::default()) {
+            Ok(again) => prop_assert_eq!(again, scenario),
+            Err(mistakes) => prop_assert!(false, "{}\n{}", mistakes, text),
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_read_ends_in_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(&bytes, &Overrides::default());
+    }
+
+    #[test]
+    fn a_scenario_cut_and_mended_ends_in_no_panic(
+        from in 0..GOOD.len(), len in 0_usize..40, patch in "[\\[\\]{}=\"',.#\n a-z0-9é\u{1b}-]{0,12}",
+    ) {
+        let (mut bytes, end) = (GOOD.as_bytes().to_vec(), (from + len).min(GOOD.len()));
+        bytes.splice(from..end, patch.bytes());
+        survives(&bytes, &Overrides::default());
+    }
+
+    #[test]
+    fn no_setting_ends_in_a_panic(
+        path in "(version|load|load.people|load.1|faults.1|slo|slo.1|target|phases|x|[a-z.]{0,8})(.(mix|rate|at|kind|rule|measure|recover|1))?",
+        value in "([0-9]{1,3}(/s|s|ms|%)?|true|\\{ ?(a|zipf) ?= ?[0-9] ?\\}|\\[[0-9]?\\]|[ -~]{0,10})",
+    ) {
+        let mut overrides = Overrides::default();
+        if let Ok(setting) = format!("{path}={value}").parse() {
+            overrides.set("--set", &setting);
+            overrides.rate("--rate", &value);
+            overrides.rule("--slo", &value);
+            survives(GOOD.as_bytes(), &overrides);
+        }
+    }
+}
+
+fn survives(bytes: &[u8], overrides: &Overrides) {
+    let file = ScenarioFile::parse_bytes("s.toml", bytes);
+    if let Err(mistakes) = file.and_then(|file| file.with(overrides).resolve()) {
+        assert!(!mistakes.list().is_empty());
+        assert!(mistakes.render(true).contains("error"));
+    }
+}

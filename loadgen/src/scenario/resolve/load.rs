@@ -1,6 +1,7 @@
 //! `[[load]]`, `[[faults]]` and `[[slo]]`: what is offered, what is broken on purpose, and what the
 //! verdict rests on.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use vaultmark_results::slo::Rule;
@@ -12,8 +13,9 @@ use crate::scenario::node::quoted;
 use crate::scenario::reader::{Field, Mistakes, Section};
 use crate::scenario::{Arrival, Load, TimedFault};
 
-/// A microsecond apart on average: what one machine can lay out and account for.
-const RATE_MAX: f64 = 1e6;
+/// A million a second is what one machine can lay out and account for; what comes less often than
+/// once in eleven days never comes, since no run is longer than one.
+const RATES: RangeInclusive<f64> = 1e-6..=1e6;
 /// An arrival that waits holds some tens of bytes.
 const BACKLOG_MAX: u32 = 10_000_000;
 /// Weights are relative: six digits tell every mix that a run could tell apart.
@@ -62,15 +64,18 @@ fn load(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedLoad> 
 fn arrival(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
     let kinds = ["constant", "poisson", "ramp"];
     let known = |text: &str| kinds.into_iter().find(|kind| *kind == text);
-    let kind = section
-        .require("kind", "kind = \"poisson\"", mistakes)?
-        .choice("a kind of arrival", &kinds, known, mistakes)?;
+    let kind = section.require("kind", "kind = \"poisson\"", mistakes)?.choice(
+        "a kind of arrival",
+        &kinds,
+        known,
+        mistakes,
+    )?;
     let arrival = if kind == "ramp" {
         ramp(&mut section, mistakes)
     } else {
         let rate = section
             .require("rate", "rate = \"200/s\"", mistakes)
-            .and_then(|field| field.rate(false, RATE_MAX, mistakes));
+            .and_then(|field| field.rate(false, RATES, mistakes));
         let law = if kind == "poisson" {
             |rate| Arrival::Poisson { rate }
         } else {
@@ -84,9 +89,9 @@ fn arrival(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival>
 
 fn ramp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
     let from = section.require("from", "from = \"10/s\"", mistakes);
-    let from = from.and_then(|field| field.rate(true, RATE_MAX, mistakes));
+    let from = from.and_then(|field| field.rate(true, RATES, mistakes));
     let end = section.require("to", "to = \"200/s\"", mistakes);
-    let to = end.as_ref().and_then(|field| field.rate(true, RATE_MAX, mistakes));
+    let to = end.as_ref().and_then(|field| field.rate(true, RATES, mistakes));
     let (from, to) = (from?, to?);
     if from + to <= 0.0 {
         let message = "a ramp from nothing to nothing offers nothing".to_owned();
@@ -134,8 +139,7 @@ pub(super) fn fault(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option
     let victim = section.require("kill", "kill = \"replica:2\"", mistakes);
     let kill = victim.as_ref().and_then(|field| kill(field, mistakes));
     let restart = section.take("restart_after");
-    let restart_after =
-        restart.as_ref().map(|field| field.duration(MILLISECOND..=DAY, mistakes));
+    let restart_after = restart.as_ref().map(|field| field.duration(MILLISECOND..=DAY, mistakes));
     section.finish("a fault", mistakes);
     let kill = kill?;
     if let (Fault::KillHsmSession(_), Some(field)) = (kill, &restart) {

@@ -38,6 +38,9 @@ const IN_FLIGHT_MAX: u32 = 100_000;
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Beyond it the second-ranked account comes once in a thousand arrivals: nobody means that.
 const ZIPF_MAX: f64 = 10.0;
+/// Warm-up and cool-down where a scenario does not say: caches and connections settle in it, and
+/// operations of the usual timeout finish in it.
+const AROUND_DEFAULT: Duration = Duration::from_secs(5);
 /// Lists are limited like everything else; a report shows tens of them well.
 const LIST_MAX: usize = 1_000;
 
@@ -53,7 +56,7 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
     let target = target(&mut root, mistakes);
     let population = population(root.section("population", mistakes), mistakes);
     let client = client(root.section("client", mistakes), mistakes);
-    let phases = phases(root.section("phases", mistakes), mistakes);
+    let (measure, phases) = phases(root.section("phases", mistakes), mistakes);
     let before = mistakes.len();
     let loads = loads(&mut root, mistakes);
     let loads_complete = mistakes.len() == before;
@@ -61,7 +64,7 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
     let slos = list(&mut root, "slo", mistakes, slo);
     let validity = validity(root.section("validity", mistakes), mistakes);
     root.finish("a scenario", mistakes);
-    let typed = Typed { target, population, phases, loads, loads_complete, faults, slos };
+    let typed = Typed { target, population, phases, measure, loads, loads_complete, faults, slos };
     check(&typed, mistakes);
     let mut faults: Vec<TimedFault> =
         typed.faults.into_iter().flat_map(TypedFault::resolved).collect();
@@ -86,6 +89,8 @@ pub(super) struct Typed {
     pub(super) target: Option<TypedTarget>,
     pub(super) population: Option<Population>,
     pub(super) phases: Option<Phases>,
+    /// `phases.measure`, which may be right though another phase isn't.
+    pub(super) measure: Option<Duration>,
     pub(super) loads: Vec<TypedLoad>,
     /// Whether those are all: else what is missing from them may be in one that has mistakes.
     pub(super) loads_complete: bool,
@@ -184,9 +189,7 @@ fn version(root: &mut Section<'_>, mistakes: &mut Mistakes) {
 fn name(section: &mut Section<'_>, example: &str, mistakes: &mut Mistakes) -> Option<String> {
     let example = format!("name = \"{example}\"");
     let field = section.require("name", &example, mistakes)?;
-    let allowed = format!(
-        "1 to {NAME_CHARS_MAX} of a-z A-Z 0-9 - _, the first of them a letter"
-    );
+    let allowed = format!("1 to {NAME_CHARS_MAX} of a-z A-Z 0-9 - _, the first of them a letter");
     let name = field.text(&allowed, mistakes)?;
     let mut letters = name.chars();
     let good = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
@@ -200,8 +203,7 @@ fn name(section: &mut Section<'_>, example: &str, mistakes: &mut Mistakes) -> Op
 }
 
 fn population(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Population> {
-    let accounts =
-        section.take("accounts").map(|field| field.integer(0..=ACCOUNTS_MAX, mistakes));
+    let accounts = section.take("accounts").map(|field| field.integer(0..=ACCOUNTS_MAX, mistakes));
     let popularity = section.take("popularity").map(|field| popularity(field, mistakes));
     let concurrent = section.take("concurrent_attempts").map(|field| field.boolean(mistakes));
     section.finish("a population", mistakes);
@@ -255,26 +257,28 @@ fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
     }
 }
 
-fn phases(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Phases> {
+/// The measurement phase, which the checks of faults need most, and all three.
+fn phases(mut section: Section<'_>, mistakes: &mut Mistakes) -> (Option<Duration>, Option<Phases>) {
     let place = section.place();
-    let warm_up = section.take("warm_up");
-    let warm_up = warm_up.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
+    let mut around = |key, section: &mut Section<'_>, mistakes: &mut Mistakes| {
+        let length = section.take(key);
+        let length = length.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
+        length.unwrap_or(Some(AROUND_DEFAULT))
+    };
+    let warm_up = around("warm_up", &mut section, mistakes);
     let measure = section
         .require("measure", "[phases] measure = \"60s\"", mistakes)
         .and_then(|field| field.duration(MILLISECOND..=DAY, mistakes));
-    let cool_down = section.take("cool_down");
-    let cool_down = cool_down.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
+    let cool_down = around("cool_down", &mut section, mistakes);
     section.finish("phases", mistakes);
-    let five = Some(Duration::from_secs(5));
-    let phases = Phases {
-        warm_up: warm_up.unwrap_or(five)?,
-        measure: measure?,
-        cool_down: cool_down.unwrap_or(five)?,
+    let (Some(warm_up), Some(length), Some(cool_down)) = (warm_up, measure, cool_down) else {
+        return (measure, None);
     };
-    if phases.warm_up + phases.measure + phases.cool_down > DAY {
-        place.wrong("the phases together are longer than a day".to_owned(), "24h", mistakes);
+    if warm_up + length + cool_down > DAY {
+        let message = "the phases together are longer than a day".to_owned();
+        place.wrong(message, "at most 24h in all", mistakes);
     }
-    Some(phases)
+    (measure, Some(Phases { warm_up, measure: length, cool_down }))
 }
 
 fn validity(mut section: Section<'_>, mistakes: &mut Mistakes) -> Validity {

@@ -130,9 +130,9 @@ fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Target
         let suite = field.choice("a suite", &names, |text| text.parse::<Suite>().ok(), mistakes)?;
         if let Some(hsm) = hsm.as_ref().filter(|hsm| !hsm.suites().contains(&suite)) {
             let message = format!("{} does not evaluate {suite}", hsm.name());
-            let works = HsmChoice::NAMES
-                .into_iter()
-                .filter(|name| HsmChoice::parse(name).is_some_and(|it| it.suites().contains(&suite)));
+            let works = HsmChoice::NAMES.into_iter().filter(|name| {
+                HsmChoice::parse(name).is_some_and(|it| it.suites().contains(&suite))
+            });
             let allowed = format!(
                 "{} with {}; or {suite} with {}",
                 hsm.name(),

@@ -1,0 +1,138 @@
+//! The command line: what it looks like is here and in `args.rs`, one file for each command that is
+//! not a run. Commands that do not exist yet do not appear.
+
+pub mod args;
+pub mod check;
+pub mod completions;
+pub mod doctor;
+pub mod exit;
+pub mod init;
+pub mod list;
+pub mod ui;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+pub use args::{
+    CheckArgs, CompletionsArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
+    ReportArgs, RunArgs,
+};
+pub use exit::Exit;
+pub use ui::{Progress, Ui};
+
+/// `vaultmark`.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "vaultmark",
+    version,
+    about = "Load generation and benchmarking for HSM-backed backup key vaults",
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    propagate_version = false,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run a scenario: start its target, offer its load, judge what was seen
+    Run(RunArgs),
+    /// Write the report of a run, and print its summary
+    Report(ReportArgs),
+    /// Check scenario files: tell every mistake at once
+    Check(CheckArgs),
+    /// Write a commented scenario to begin with
+    Init(InitArgs),
+    /// List the scenarios that come with the program, and the runs of this folder
+    List(ListArgs),
+    /// Say what this machine lacks and what it can offer
+    Doctor(DoctorArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vaultmark run                          the quickstart: a minute, nothing to install
+  vaultmark run quickstart --hsm softhsm
+  vaultmark list                         the scenarios there are, and the runs
+  vaultmark init mine && vaultmark run mine.toml
+
+Exit codes:
+  0 pass · 99 an SLO does not hold · 3 the run is invalid · 4 guess bound or durability violated
+  1 error, no verdict · 2 usage or scenario · 130 Ctrl-C, 143 SIGTERM (the bundle is kept)";
+
+/// Reads the command line, the program's name first. Help, the version and mistakes are written
+/// here, and what is left to do then is to exit.
+///
+/// # Errors
+/// There is nothing to do: [`Exit::Pass`] after help or the version, else [`Exit::Usage`].
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        // Nothing is left to be done about a terminal that is gone.
+        let _gone = error.print().is_err();
+        if error.use_stderr() { Exit::Usage } else { Exit::Pass }
+    })
+}
+
+impl Cli {
+    /// Where this command writes to.
+    #[must_use]
+    pub fn ui(&self) -> Ui {
+        Ui::of_process(self.global.color, self.global.progress, self.global.quiet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("vaultmark {}", command.get_name());
+            assert!(help.starts_with("Examples:\n"), "{example}");
+            assert!(help.contains(&example), "{example}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_ends_as_documented() {
+        let check = |line: &str, expected: Result<(), Exit>| {
+            let arguments = line.split(' ').map(OsString::from);
+            assert_eq!(parse(arguments).map(|_| ()), expected, "{line}");
+        };
+        check("vaultmark run", Ok(()));
+        check("vaultmark run q.toml --rate 5/s --slo a --slo b --set a.b=1", Ok(()));
+        check("vaultmark --quiet report --json", Ok(()));
+        check("vaultmark report --quiet", Ok(()));
+        check("vaultmark check a b", Ok(()));
+        check("vaultmark --help", Err(Exit::Pass));
+        check("vaultmark run --help", Err(Exit::Pass));
+        check("vaultmark --version", Err(Exit::Pass));
+        check("vaultmark", Err(Exit::Usage));
+        check("vaultmark walk", Err(Exit::Usage));
+        check("vaultmark compare", Err(Exit::Usage));
+        check("vaultmark check", Err(Exit::Usage));
+        check("vaultmark run --seed many", Err(Exit::Usage));
+        check("vaultmark run --set nothing", Err(Exit::Usage));
+        check("vaultmark run --color sometimes", Err(Exit::Usage));
+    }
+}
