@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod exit;
 pub mod init;
 pub mod list;
+pub mod report;
+pub mod run;
 pub mod ui;
 
 use std::ffi::OsString;

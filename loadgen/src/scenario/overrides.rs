@@ -113,7 +113,7 @@ impl Overrides {
                 Place::OnlyRate => set_only_rate(root, node),
                 Place::Rule => add_rule(root, node),
             };
-            mistakes.extend(made.err());
+            mistakes.extend(made.err().map(|mistake| *mistake));
         }
     }
 
@@ -142,7 +142,7 @@ fn parts(field: &str) -> Vec<String> {
 }
 
 /// Sets a field. A part that follows a list is a load's name or a place in the list, from 1.
-fn set(root: &mut Node, field: &[String], node: Node) -> Result<(), Diagnostic> {
+fn set(root: &mut Node, field: &[String], node: Node) -> Result<(), Box<Diagnostic>> {
     let origin = node.origin.clone();
     let mut at = root;
     for (depth, part) in field.iter().enumerate() {
@@ -166,7 +166,7 @@ fn item<'a>(
     path: &[String],
     part: &str,
     origin: &Origin,
-) -> Result<&'a mut Node, Diagnostic> {
+) -> Result<&'a mut Node, Box<Diagnostic>> {
     let path = path.join(".");
     let Value::List(items) = &mut list.value else { unreachable!("asked only of lists") };
     let names: Vec<String> = items
@@ -185,12 +185,12 @@ fn item<'a>(
         mistake.seen = Some(quoted(part));
         mistake.suggestion = nearest(part, names.iter().map(String::as_str));
         mistake.allowed = Some(names.join(", "));
-        return Err(mistake);
+        return Err(Box::new(mistake));
     };
     Ok(&mut items[index])
 }
 
-fn set_only_rate(root: &mut Node, node: Node) -> Result<(), Diagnostic> {
+fn set_only_rate(root: &mut Node, node: Node) -> Result<(), Box<Diagnostic>> {
     let origin = node.origin.clone();
     // Without a list of loads `resolve` tells what is missing, or what is there in its place.
     let Some(Node { value: Value::List(loads), .. }) = root.child("load") else { return Ok(()) };
@@ -202,12 +202,12 @@ fn set_only_rate(root: &mut Node, node: Node) -> Result<(), Diagnostic> {
         let message = format!("there are {} loads: which of them?", loads.len());
         let mut mistake = Diagnostic::new(Some(origin), "load", message);
         mistake.allowed = Some(names.collect::<Vec<_>>().join(", "));
-        return Err(mistake);
+        return Err(Box::new(mistake));
     }
     set(root, &parts("load.1.rate"), node)
 }
 
-fn add_rule(root: &mut Node, node: Node) -> Result<(), Diagnostic> {
+fn add_rule(root: &mut Node, node: Node) -> Result<(), Box<Diagnostic>> {
     let origin = node.origin.clone();
     let entry = Entry { key: "rule".to_owned(), origin: origin.clone(), node };
     let rule = Node { value: Value::Table(vec![entry]), origin: origin.clone() };

@@ -3,7 +3,6 @@
 
 mod measure;
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -164,7 +163,7 @@ fn files() -> Finding {
     let limit = getrlimit(Resource::Nofile).current;
     let level =
         if limit.is_some_and(|limit| limit < FILES_NEEDED) { Level::Missing } else { Level::Ok };
-    let found = limit.map_or_else(|| "no limit".to_owned(), |limit| format_count(limit));
+    let found = limit.map_or_else(|| "no limit".to_owned(), format_count);
     Finding::new("file descriptors", level, found).hint_unless_ok("ulimit -n 1024")
 }
 
@@ -269,7 +268,7 @@ mod tests {
             assert!(named(suite)["evaluations_per_s"].as_f64().unwrap() > 0.0);
         }
         assert!(named("fsync")["fsync_p50_ns"].as_f64().unwrap() > 0.0);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
     }
 
     #[test]

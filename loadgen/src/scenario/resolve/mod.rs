@@ -260,7 +260,7 @@ fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
 /// The measurement phase, which the checks of faults need most, and all three.
 fn phases(mut section: Section<'_>, mistakes: &mut Mistakes) -> (Option<Duration>, Option<Phases>) {
     let place = section.place();
-    let mut around = |key, section: &mut Section<'_>, mistakes: &mut Mistakes| {
+    let around = |key, section: &mut Section<'_>, mistakes: &mut Mistakes| {
         let length = section.take(key);
         let length = length.map(|field| field.duration(Duration::ZERO..=DAY, mistakes));
         length.unwrap_or(Some(AROUND_DEFAULT))

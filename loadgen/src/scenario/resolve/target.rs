@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vaultmark_hsm::{KeyProvision, Suite};
+use vaultmark_hsm::{KeyProvision, Suite, pkcs11};
 
 use super::{DAY, IN_FLIGHT_MAX, NANOSECOND, TIMEOUT_MAX, TypedTarget};
 use crate::scenario::node::quoted;
@@ -33,13 +33,7 @@ impl HsmChoice {
     pub const fn suites(&self) -> &'static [Suite] {
         match self {
             Self::Software => &[Suite::Ristretto255Sha512, Suite::P256Sha256],
-            // PKCS#11 derives over NIST curves only; an HMAC does not care which curve follows.
-            Self::SoftHsm(KeyProvision::SeedInside) => {
-                &[Suite::P256Sha256, Suite::Ristretto255Sha512]
-            }
-            Self::SoftHsm(KeyProvision::KeyInsideTweaked | KeyProvision::Firmware) => {
-                &[Suite::P256Sha256]
-            }
+            Self::SoftHsm(provision) => pkcs11::suites_of(*provision),
         }
     }
 

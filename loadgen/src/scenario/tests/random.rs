@@ -1,0 +1,218 @@
+//! Scenarios made by chance: whatever can be asked for is written and read again unchanged, and
+//! nothing that can be typed ends in a panic.
+
+use proptest::prelude::*;
+use vaultmark_hsm::KeyProvision;
+use vaultmark_results::slo::Rule;
+
+use super::*;
+
+/// The largest integer of TOML.
+const SEED_MAX: u64 = i64::MAX as u64;
+
+/// Any scenario that a file can ask for.
+fn scenarios() -> impl Strategy<Value = Scenario> {
+    let around = || (0..=3_600_000_000_000_u64).prop_map(Duration::from_nanos);
+    let measure = (1_000_000..=3_600_000_000_000_u64).prop_map(Duration::from_nanos);
+    let phases = (around(), measure, around()).prop_map(|(warm_up, measure, cool_down)| Phases {
+        warm_up,
+        measure,
+        cool_down,
+    });
+    let popularity = prop_oneof![
+        Just(Popularity::Uniform),
+        (f64::MIN_POSITIVE..=10.0).prop_map(Popularity::Zipf)
+    ];
+    let population = (2_u64..=1_000_000_000, popularity, any::<bool>()).prop_map(
+        |(accounts, popularity, concurrent_attempts)| Population {
+            accounts,
+            popularity,
+            concurrent_attempts,
+        },
+    );
+    let client = (
+        prop::sample::select(&Fidelity::ALL),
+        prop::sample::select(&Stretching::ALL),
+        1_000_000..=60_000_000_000_u64,
+    )
+        .prop_map(|(fidelity, stretching, ns)| Client {
+            fidelity,
+            stretching,
+            timeout: Duration::from_nanos(ns),
+        });
+    let share = || 0_u32..=1_000_000;
+    let validity = (share(), 0..=60_000_000_000_u64, share(), share()).prop_map(
+        |(unsent, ns, late, throttled)| {
+            let share = |millionths| f64::from(millionths) / 1e6;
+            Validity {
+                unsent_share_max: share(unsent),
+                lateness_floor: Duration::from_nanos(ns),
+                lateness_share_max: share(late),
+                throttled_share_max: share(throttled),
+            }
+        },
+    );
+    let loads = prop::collection::vec(loads(), 1..4).prop_map(|mut loads| {
+        for (n, load) in loads.iter_mut().enumerate() {
+            load.name = format!("load-{n}");
+        }
+        loads
+    });
+    let head = ("[a-zA-Z][a-zA-Z0-9_-]{0,63}", "([!-~é→][ -~é→]{0,40}[!-~é→])?", 0..=SEED_MAX);
+    (head, (population, client, phases, loads, validity))
+        .prop_flat_map(|(head, body)| {
+            let measure = body.2.measure;
+            let operations =
+                body.3.iter().flat_map(|load| &load.mix).map(|(operation, _)| *operation);
+            let slos = prop::collection::vec(rules(operations.collect()), 0..4);
+            (Just(head), Just(body), targets(measure), slos)
+        })
+        .prop_map(|(head, body, (target, faults), slos)| {
+            let (name, question, seed) = head;
+            let (population, client, phases, loads, validity) = body;
+            Scenario {
+                name,
+                question,
+                seed,
+                target,
+                population,
+                client,
+                phases,
+                loads,
+                faults,
+                slos,
+                validity,
+            }
+        })
+}
+
+fn loads() -> impl Strategy<Value = Load> {
+    let rate = || 1e-6..=1e6_f64;
+    let arrival = prop_oneof![
+        rate().prop_map(|rate| Arrival::Constant { rate }),
+        rate().prop_map(|rate| Arrival::Poisson { rate }),
+        (rate(), prop_oneof![Just(0.0), rate()]).prop_map(|(from, to)| Arrival::Ramp { from, to }),
+    ];
+    let weights = prop::array::uniform3(0_u32..=1_000_000)
+        .prop_filter("an operation", |weights| weights.iter().any(|weight| *weight > 0));
+    (arrival, weights, 1_u32..=100_000, 0_u32..=10_000_000).prop_map(
+        |(arrival, weights, in_flight, backlog)| {
+            let mix = Operation::ALL.into_iter().zip(weights).filter(|(_, weight)| *weight > 0);
+            Load { name: String::new(), arrival, mix: mix.collect(), in_flight, backlog }
+        },
+    )
+}
+
+/// A target, and faults that can happen to it: a replica dies, comes back, and dies again.
+fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFault>)> {
+    let suites: Vec<(HsmChoice, Suite)> = [
+        HsmChoice::Software,
+        HsmChoice::SoftHsm(KeyProvision::KeyInsideTweaked),
+        HsmChoice::SoftHsm(KeyProvision::SeedInside),
+    ]
+    .into_iter()
+    .flat_map(|hsm| hsm.suites().iter().map(move |suite| (hsm.clone(), *suite)))
+    .collect();
+    let embedded = (
+        prop::sample::select(&[1_u32, 3, 5, 7]),
+        any::<bool>(),
+        prop::sample::select(suites),
+        prop::option::of(1_u32..=1_024),
+        prop::array::uniform4(0..=u64::MAX),
+    )
+        .prop_map(move |(replicas, durable, (hsm, suite), hsm_sessions, dice)| {
+            let ns = u64::try_from(measure.as_nanos()).unwrap_or(u64::MAX);
+            let third = Duration::from_nanos(dice[0] % (ns / 3).max(1));
+            let mut faults = Vec::new();
+            let replica = u32::try_from(dice[1] % u64::from(replicas)).unwrap_or(0) + 1;
+            if dice[2] % 4 > 0 {
+                faults.push(TimedFault { at: third, fault: Fault::KillReplica(replica) });
+            }
+            let back = third + Duration::from_millis(1);
+            if dice[2] % 4 > 1 && back < measure {
+                faults.push(TimedFault { at: back, fault: Fault::RestartReplica(replica) });
+                if dice[2] % 4 > 2 {
+                    faults.push(TimedFault { at: back, fault: Fault::KillReplica(replica) });
+                }
+            }
+            if dice[3] % 2 > 0 {
+                faults.push(TimedFault { at: third, fault: Fault::KillHsmSession(1) });
+            }
+            faults.sort_by_key(TimedFault::order);
+            let suite = Some(suite);
+            (TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions }, faults)
+        });
+    let stalled = (1_u64..1_000, prop::option::of(1_u64..1_000)).prop_map(|(stall, gap)| {
+        let every = gap.map(|gap| Duration::from_millis(stall + gap));
+        let stall = Duration::from_millis(stall);
+        (TargetSpec::Stalled { stall, every, first: Duration::ZERO }, Vec::new())
+    });
+    let simulated = (1_u32..1_000, 1_u64..1_000_000_000, 0.0..=5.0, 0_u32..=1_000).prop_map(
+        |(servers, ns, sigma, failures)| {
+            let (mean, failures) = (Duration::from_nanos(ns), f64::from(failures) / 1e3);
+            (TargetSpec::Simulated { servers, mean, sigma, failures }, Vec::new())
+        },
+    );
+    prop_oneof![3 => embedded, 1 => stalled, 1 => simulated, 1 => Just((TargetSpec::Null, Vec::new()))]
+}
+
+fn rules(operations: Vec<Operation>) -> impl Strategy<Value = Rule> {
+    let texts = prop_oneof![
+        Just(".response.p99 < 250ms"),
+        Just(".complete.service.p99.9 < 1.5s"),
+        Just(".unexpected < 0.07%"),
+    ];
+    prop_oneof![
+        (prop::sample::select(operations), texts).prop_map(|(operation, text)| {
+            Rule::parse(&format!("{operation}{text}")).expect("the grammar has such rules")
+        }),
+        Just(Rule::Achieved { limit: 0.987 }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(scenario in scenarios()) {
+        let text = scenario.to_toml();
+        match resolve(&text, &Overrides::default()) {
+            Ok(again) => prop_assert_eq!(again, scenario),
+            Err(mistakes) => prop_assert!(false, "{}\n{}", mistakes, text),
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_read_ends_in_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(&bytes, &Overrides::default());
+    }
+
+    #[test]
+    fn a_scenario_cut_and_mended_ends_in_no_panic(
+        from in 0..GOOD.len(), len in 0_usize..40, patch in "[\\[\\]{}=\"',.#\n a-z0-9é\u{1b}-]{0,12}",
+    ) {
+        let (mut bytes, end) = (GOOD.as_bytes().to_vec(), (from + len).min(GOOD.len()));
+        bytes.splice(from..end, patch.bytes());
+        survives(&bytes, &Overrides::default());
+    }
+
+    #[test]
+    fn no_setting_ends_in_a_panic(
+        path in "(version|load|load.people|load.1|faults.1|slo|slo.1|target|phases|x|[a-z.]{0,8})(.(mix|rate|at|kind|rule|measure|recover|1))?",
+        value in "([0-9]{1,3}(/s|s|ms|%)?|true|\\{ ?(a|zipf) ?= ?[0-9] ?\\}|\\[[0-9]?\\]|[ -~]{0,10})",
+    ) {
+        let mut overrides = Overrides::default();
+        if let Ok(setting) = format!("{path}={value}").parse() {
+            overrides.set("--set", &setting);
+            overrides.rate("--rate", &value);
+            overrides.rule("--slo", &value);
+            survives(GOOD.as_bytes(), &overrides);
+        }
+    }
+}
+
+fn survives(bytes: &[u8], overrides: &Overrides) {
+    let file = ScenarioFile::parse_bytes("s.toml", bytes);
+    if let Err(mistakes) = file.and_then(|file| file.with(overrides).resolve()) {
+        assert!(!mistakes.list().is_empty());
+        assert!(mistakes.render(true).contains("error"));
+    }
+}
