@@ -58,10 +58,10 @@ impl Context {
             let pkcs11 = known.pkcs11.clone();
             return Ok(Arc::new(Self { module, pkcs11 }));
         }
-        let lock = prepare()?;
         let not_loadable =
             |error| AdapterError::ModuleNotLoadable { module: module.clone(), why: text(&error) };
         let pkcs11 = Pkcs11::new(&module).map_err(not_loadable)?;
+        let lock = prepare()?;
         pkcs11
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
             .map_err(not_loadable)?;

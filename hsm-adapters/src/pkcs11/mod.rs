@@ -133,6 +133,12 @@ impl Pkcs11Adapter {
         Ok(adapter)
     }
 
+    /// Label of the token it works on.
+    #[must_use]
+    pub fn token_label(&self) -> &str {
+        self.token.label()
+    }
+
     /// Evaluates `blinded` under a given private key (serialised as in RFC 9497), put into the token
     /// for this call only: for test vectors and for checking devices. No vault may evaluate so: see
     /// [`crate::software::evaluate_with_key`]. P-256 only, whatever the adapter's own suite.

@@ -193,7 +193,7 @@ fn lock(folder: &Path) -> Result<File, AdapterError> {
         .map_err(|error| unusable(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(unusable("another process uses it".to_owned())),
+        Err(TryLockError::WouldBlock) => Err(unusable("it is in use already".to_owned())),
         Err(TryLockError::Error(error)) => Err(unusable(error.to_string())),
     }
 }
