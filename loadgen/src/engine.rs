@@ -162,7 +162,8 @@ pub fn run<T: Target, E: Exchange>(
     exchange: E,
 ) -> Ended {
     // The future's type has no name: it comes from this closure.
-    Worker::new(plan, target, clock, stop, exchange).work(|target: &T, request| target.perform(request))
+    Worker::new(plan, target, clock, stop, exchange)
+        .work(|target: &T, request| target.perform(request))
 }
 
 impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> {
@@ -175,7 +176,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     ) -> Self {
         let streams: Vec<Stream> = (0..plan.loads.len()).map(|at| Stream::new(&plan, at)).collect();
         let places = streams.iter().map(|stream| stream.in_flight_max as usize).sum();
-        let recorder = Recorder::new(exchange, plan.start, plan.measure_start(), plan.measure_end());
+        let recorder =
+            Recorder::new(exchange, plan.start, plan.measure_start(), plan.measure_end());
         Self {
             slab: Slab::new(places),
             busy: Busy::new(&plan),
@@ -240,7 +242,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             stream.schedule.peek().map(|(number, at)| (load, number, at))
         };
         let streams = self.streams.iter().enumerate();
-        streams.filter_map(next).min_by_key(|(_, _, at)| *at).filter(|(_, _, at)| *at < self.ended_at)
+        streams
+            .filter_map(next)
+            .min_by_key(|(_, _, at)| *at)
+            .filter(|(_, _, at)| *at < self.ended_at)
     }
 
     fn arrive(&mut self, arrival: Arrival, now: Moment, perform: &impl Fn(&T, Request) -> F) {
@@ -401,7 +406,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             std::hint::spin_loop();
             spin_to = self.clock.now();
         }
-        self.spun += spin_to.since(spin_from);
+        // A spin that took longer was not one: somebody else had the processor.
+        self.spun += spin_to.since(spin_from).min(SPIN_MAX);
     }
 }
 

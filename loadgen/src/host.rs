@@ -39,7 +39,8 @@ pub fn thread_waited() -> Option<Duration> {
 pub fn wake_precisely() {
     #[cfg(target_os = "linux")]
     // Refused or not, the run goes on: lateness is measured either way.
-    let _refused = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000)).is_err();
+    let _refused =
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000)).is_err();
 }
 
 /// Cores this process may use.

@@ -7,22 +7,25 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use vaultmark_hsm::{Clock, clock::nanos};
+use vaultmark_hsm::{Clock, Suite, clock::nanos};
 use vaultmark_results::hist;
 use vaultmark_results::model::StallTruth;
 use vaultmark_results::phase::Phase;
-use vaultmark_targets::Operation;
 use vaultmark_targets::null::NullTarget;
 use vaultmark_targets::stalled::{StalledTarget, Stalls};
+use vaultmark_targets::{Operation, bare};
 
 use crate::engine::Plan;
 use crate::host;
 use crate::recorder::IntervalSet;
 use crate::run::measure;
-use crate::scenario::{Arrival, Load, Phases, Population, Popularity};
+use crate::scenario::{Arrival, Client, Fidelity, Load, Phases, Popularity, Population};
 
 /// Operations of the null run: at some 300 ns each, a tenth of a second.
 pub const NULL_OPERATIONS: u64 = 300_000;
+
+/// Operations of each kind for the bare steps: some 0.2 s, and no clock tick in the figure.
+const BARE_ROUNDS: u32 = 100;
 
 /// A ground truth: what a stalled target knew, what the instrument said, and what was lost.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +119,19 @@ pub fn truth(clock: &Arc<dyn Clock>, run: TruthRun) -> Result<Truth, std::io::Er
     };
     let lost = intended - response.len().min(intended);
     Ok(Truth { p90: quantiles, intended, lost, waited_for_room })
+}
+
+/// Processor time that opaque-ke's bare client and server steps take for each operation, by place in
+/// [`Operation::ALL`], stretching included where the scenario's clients really stretch.
+#[must_use]
+pub fn bare_costs(suite: Suite, client: &Client) -> [Duration; 3] {
+    let costs = bare::costs(suite, BARE_ROUNDS, host::thread_cpu);
+    let stretching = bare::stretching_cost(client.stretching, 3, host::thread_cpu);
+    let known = match client.fidelity {
+        Fidelity::Full => stretching,
+        Fidelity::Cached => Duration::ZERO,
+    };
+    [costs.register + stretching, costs.recover + known, costs.recover_wrong + known]
 }
 
 fn add(set: &IntervalSet, response: &mut Histogram<u64>, service: &mut Histogram<u64>) {

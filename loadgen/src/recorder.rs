@@ -10,9 +10,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use vaultmark_hsm::{Moment, clock::nanos};
 use vaultmark_results::hist;
+use vaultmark_results::interval::Window;
 use vaultmark_results::phase::Phase;
 use vaultmark_results::stages::StageBins;
-use vaultmark_results::interval::Window;
 use vaultmark_results::{Interval, Shape, interval};
 use vaultmark_targets::{Operation, Outcome, Reply, Stage};
 
@@ -232,11 +232,8 @@ impl IntervalSet {
     #[must_use]
     pub fn new() -> Self {
         let histogram = hist::new_histogram;
-        let cell = || Cell {
-            response: histogram(),
-            service: histogram(),
-            dispatch_delay: histogram(),
-        };
+        let cell =
+            || Cell { response: histogram(), service: histogram(), dispatch_delay: histogram() };
         Self {
             from: Moment::ZERO,
             to: Moment::ZERO,
@@ -299,9 +296,9 @@ impl IntervalSet {
             bins: &self.bins[operation],
             histograms: &self.stages[operation],
         });
-        let counts = Phase::ALL.into_iter().flat_map(|phase| {
-            Operation::ALL.into_iter().map(move |operation| (phase, operation))
-        });
+        let counts = Phase::ALL
+            .into_iter()
+            .flat_map(|phase| Operation::ALL.into_iter().map(move |operation| (phase, operation)));
         let counts = counts.map(|(phase, operation)| {
             let own = self.counts(phase, operation);
             interval::Counts {
@@ -327,7 +324,7 @@ impl IntervalSet {
             cells: cells.collect(),
             stages: stages.filter(|one| !one.bins.is_empty()).collect(),
             lateness: &self.lateness,
-            counts: counts.filter(|one| one.intended + one.unsent_no_room > 0).collect(),
+            counts: counts.filter(|one| !one.is_empty()).collect(),
             window: self.window,
             in_flight: self.in_flight as u64,
             backlog: self.backlog as u64,

@@ -10,7 +10,7 @@ use rand_distr::{Distribution, Zipf};
 use vaultmark_targets::Operation;
 
 use crate::chance::Chance;
-use crate::scenario::{Load, Population, Popularity};
+use crate::scenario::{Load, Popularity, Population};
 
 /// What the dice are for; see [`Chance::of`].
 const SALT_OPERATION: u64 = 0x6F70;

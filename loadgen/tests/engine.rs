@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use vaultmark::engine::Plan;
 use vaultmark::run::measure;
-use vaultmark::scenario::{Arrival, Load, Phases, Population, Popularity};
+use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
 use vaultmark_results::{Phase, hist};
 use vaultmark_targets::simulated::{Model, SimulatedTarget};
@@ -70,7 +70,10 @@ struct Seen {
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { intended, no_room, instrument, waited, complete, failed, timed_out, .. } = self;
-        write!(f, "{intended} intended: {complete} complete, {failed} failed, {timed_out} timed out, ")?;
+        write!(
+            f,
+            "{intended} intended: {complete} complete, {failed} failed, {timed_out} timed out, "
+        )?;
         write!(f, "{no_room} without room, {instrument} unsent; {waited} waited")
     }
 }
@@ -141,7 +144,8 @@ fn close(measured: u64, truth: Duration) -> bool {
 #[test]
 fn a_target_with_room_answers_everything_in_its_service_time() {
     let (clock, target) = simulated(fixed(4, ms(5)));
-    let seen = run(&plan(vec![load(100.0, 64, 100)], measured(ms(10_000)), ms(1_000)), &target, &clock);
+    let seen =
+        run(&plan(vec![load(100.0, 64, 100)], measured(ms(10_000)), ms(1_000)), &target, &clock);
     assert_eq!((seen.intended, seen.complete, seen.waited), (1_000, 1_000, 0));
     assert!(close(hist::quantile(&seen.response, 1.0).unwrap(), ms(5)), "{seen:?}");
     assert_eq!(seen.lateness.max(), 0, "a simulated instrument is never late");
@@ -174,7 +178,11 @@ fn a_saturated_target_leaves_waiting_and_unsent_arrivals_not_missing_ones() {
     for (in_flight, backlog, seconds) in [(8, 50, 10), (1, 0, 5), (1, 1, 5), (1_000, 0, 5)] {
         let (clock, target) = simulated(fixed(1, ms(10)));
         let length = ms(1_000 * seconds);
-        let seen = run(&plan(vec![load(200.0, in_flight, backlog)], measured(length), ms(60_000)), &target, &clock);
+        let seen = run(
+            &plan(vec![load(200.0, in_flight, backlog)], measured(length), ms(60_000)),
+            &target,
+            &clock,
+        );
         assert_eq!(seen.intended, 200 * seconds);
         assert!(seen.window_ended.abs_diff(100 * seconds) <= 1, "{seen:?}");
         let room = u64::from(in_flight + backlog);
@@ -187,7 +195,8 @@ fn a_saturated_target_leaves_waiting_and_unsent_arrivals_not_missing_ones() {
 #[test]
 fn an_operation_without_an_answer_times_out() {
     let (clock, target) = simulated(fixed(100, ms(2_000)));
-    let seen = run(&plan(vec![load(10.0, 100, 100)], measured(ms(1_000)), ms(500)), &target, &clock);
+    let seen =
+        run(&plan(vec![load(10.0, 100, 100)], measured(ms(1_000)), ms(500)), &target, &clock);
     assert_eq!((seen.intended, seen.timed_out), (10, 10));
     assert!(close(seen.response.max(), ms(500)));
 }
@@ -196,7 +205,8 @@ fn an_operation_without_an_answer_times_out() {
 fn failures_are_recorded_as_such() {
     let model = Model { servers: 8, mean: ms(1), sigma: 0.5, failures: 0.25 };
     let (clock, target) = simulated(model);
-    let seen = run(&plan(vec![load(1_000.0, 64, 64)], measured(ms(10_000)), ms(500)), &target, &clock);
+    let seen =
+        run(&plan(vec![load(1_000.0, 64, 64)], measured(ms(10_000)), ms(500)), &target, &clock);
     // Five standard deviations.
     assert!(seen.failed.abs_diff(2_500) < 217, "{}", seen.failed);
 }

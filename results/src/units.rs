@@ -204,7 +204,7 @@ pub fn format_rate(per_s: f64) -> String {
 /// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53: counts and nanoseconds of a run")]
 #[must_use]
-pub(crate) const fn float(n: u64) -> f64 {
+pub const fn float(n: u64) -> f64 {
     n as f64
 }
 

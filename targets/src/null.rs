@@ -7,10 +7,7 @@ use crate::target::{Operation, Outcome, Reply, Request, Target};
 pub struct NullTarget;
 
 impl Target for NullTarget {
-    fn perform(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Reply> + Send + 'static + use<> {
+    fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<> {
         std::future::ready(Reply::of(expected(request.operation)))
     }
 }

@@ -62,10 +62,7 @@ impl SimulatedTarget {
 }
 
 impl Target for SimulatedTarget {
-    fn perform(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Reply> + Send + 'static + use<> {
+    fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<> {
         let (time, fails) = self.draw(request.number);
         let clock = Arc::clone(&self.clock);
         let now = clock.now();

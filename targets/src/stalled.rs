@@ -75,10 +75,7 @@ impl StalledTarget {
 }
 
 impl Target for StalledTarget {
-    fn perform(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Reply> + Send + 'static + use<> {
+    fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<> {
         let clock = Arc::clone(&self.clock);
         let log = Arc::clone(&self.log);
         let stalls = self.stalls;

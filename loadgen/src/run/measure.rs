@@ -60,7 +60,8 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
         }
         let mut all = Effort { cpu: Some(Duration::ZERO), ..Effort::default() };
         for effort in efforts {
-            let one = effort.join().map_err(|_| std::io::Error::other("a worker thread panicked"))?;
+            let one =
+                effort.join().map_err(|_| std::io::Error::other("a worker thread panicked"))?;
             all.ended_at = all.ended_at.max(one.ended_at);
             all.length = all.length.max(one.length);
             all.cpu = all.cpu.zip(one.cpu).map(|(all, one)| all + one);

@@ -1,3 +1,465 @@
 //! One run: a scenario, a target, the instrument between them, and a bundle at the end.
+//!
+//! The order of things: the instrument tells on itself, the target comes up, the bundle is begun,
+//! the population registers, load is offered, the verdict falls. Whatever goes wrong after the
+//! bundle was begun leaves a bundle that says so.
 
+mod embedded;
 pub mod measure;
+pub mod progress;
+mod signals;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vaultmark_dashboards::{self as dashboards, ReportInput};
+use vaultmark_hsm::{Clock, Moment, SimulatedClock, SystemClock, clock::nanos};
+use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter, Second};
+use vaultmark_results::model::{FaultMark, Instrument, Run, SCHEMA_VERSION, State};
+use vaultmark_results::slo::Time;
+use vaultmark_results::totals::{Terms, Totals, Validity};
+use vaultmark_results::{folder, units};
+use vaultmark_targets::null::NullTarget;
+use vaultmark_targets::simulated::{Model, SimulatedTarget};
+use vaultmark_targets::stalled::{StalledTarget, Stalls};
+use vaultmark_targets::{Operation, Target};
+
+use crate::engine::Plan;
+use crate::innocence::{self, TruthRun};
+use crate::recorder::{self, IntervalSet};
+use crate::scenario::{Scenario, TargetSpec};
+use crate::{chance::Chance, host};
+
+pub use embedded::TargetError;
+use progress::{Mode, Progress};
+pub use signals::Stop;
+
+/// From the moment everything is ready to the first intended start: threads are up by then.
+const LEAD: Duration = Duration::from_millis(20);
+
+/// What to run.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The question.
+    pub scenario: &'a Scenario,
+    /// Folder of the bundle; `None`: one of its own beneath `results/runs`.
+    pub out: Option<&'a Path>,
+    /// The command that repeats it.
+    pub command: String,
+    /// How progress is shown.
+    pub progress: Mode,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// What it found.
+    pub run: Run,
+    /// Its bundle.
+    pub folder: PathBuf,
+    /// The signal that ended it early.
+    pub signal: Option<i32>,
+}
+
+/// Why a run came to nothing.
+#[derive(Debug)]
+pub enum RunError {
+    /// The bundle cannot be written.
+    Bundle(BundleError),
+    /// The operating system refuses a thread or a runtime.
+    System(std::io::Error),
+    /// The target does not come up.
+    Target(TargetError),
+    /// The report cannot be drawn.
+    Report(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundle(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the operating system refuses a thread: {error}"),
+            Self::Target(error) => error.fmt(f),
+            Self::Report(why) => write!(f, "the report cannot be drawn: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<BundleError> for RunError {
+    fn from(error: BundleError) -> Self {
+        Self::Bundle(error)
+    }
+}
+
+impl From<std::io::Error> for RunError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<TargetError> for RunError {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+/// Runs a scenario. `stop` ends it early.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
+    let scenario = job.scenario;
+    if matches!(scenario.target, TargetSpec::Simulated { .. }) {
+        return simulated(job, stop);
+    }
+    let clock: Arc<dyn Clock> = SystemClock::start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { stop.listen() })?;
+    let mut bench = Bench::new(job, &clock, stop)?;
+    bench.tell_on_itself()?;
+    match &scenario.target {
+        TargetSpec::Null => bench.measure(&NullTarget),
+        TargetSpec::Stalled { stall, every, first } => {
+            let start = clock.now().after(LEAD);
+            let first = start.after(scenario.phases.warm_up).after(*first);
+            let stalls = Stalls { first, length: *stall, every: *every };
+            let target = StalledTarget::new(Arc::clone(&clock), stalls, 0);
+            bench.start = Some(start);
+            bench.measure(&target)
+        }
+        TargetSpec::Embedded { .. } => embedded::run(bench, &runtime),
+        TargetSpec::Simulated { .. } => simulated(job, stop),
+    }
+}
+
+/// The same engine under a simulated clock: over in no time, and the same for one seed.
+fn simulated(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
+    let TargetSpec::Simulated { servers, mean, sigma, failures } = job.scenario.target else {
+        unreachable!("only simulated targets are simulated")
+    };
+    let clock: Arc<dyn Clock> = SimulatedClock::start();
+    let model = Model { servers, mean, sigma, failures };
+    let target = SimulatedTarget::new(Arc::clone(&clock), job.scenario.seed, model);
+    let mut bench = Bench::new(job, &clock, stop)?;
+    bench.simulated = true;
+    bench.run.hsm = None;
+    bench.measure(&target)
+}
+
+/// Everything a run needs beside its target.
+struct Bench<'a> {
+    job: &'a Job<'a>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<Stop>,
+    progress: Progress,
+    folder: PathBuf,
+    run: Run,
+    terms: Terms,
+    /// Start of the warm-up, where the target had to know it.
+    start: Option<Moment>,
+    simulated: bool,
+    /// Processor time that opaque-ke's bare steps take for each operation, by place in
+    /// [`Operation::ALL`]; `None` for targets without cryptography.
+    bare: Option<[Duration; 3]>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(job: &'a Job<'a>, clock: &Arc<dyn Clock>, stop: &Arc<Stop>) -> Result<Self, RunError> {
+        let scenario = job.scenario;
+        let started = clock.origin();
+        // The nonce only tells runs of one second apart; a simulated run has the same one always.
+        let since_1970 = started.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let pid = if clock.source() == "simulated" { 0 } else { u64::from(std::process::id()) };
+        let nonce = Chance::of(scenario.seed, pid, nanos(since_1970)).bits();
+        let run_id = folder::run_id(started, &scenario.name, nonce);
+        let folder = match job.out {
+            Some(folder) => folder.to_owned(),
+            None => {
+                let here = std::env::current_dir()?;
+                folder::runs_root(&here).join(&run_id)
+            }
+        };
+        let cached = matches!(scenario.target, TargetSpec::Embedded { .. });
+        let terms = Terms {
+            shape: recorder::shape(!matches!(
+                scenario.target,
+                TargetSpec::Null | TargetSpec::Stalled { .. }
+            )),
+            rules: scenario.slos.clone(),
+            validity: Validity {
+                unsent_share_max: scenario.validity.unsent_share_max,
+                lateness_floor_ns: nanos(scenario.validity.lateness_floor),
+                lateness_share_max: scenario.validity.lateness_share_max,
+                throttled_share_max: scenario.validity.throttled_share_max,
+            },
+        };
+        let run = Run {
+            schema_version: SCHEMA_VERSION,
+            bundle: folder.display().to_string(),
+            scenario: scenario.name.clone(),
+            question: scenario.question.clone(),
+            seed: scenario.seed,
+            target: words_for(&scenario.target),
+            hsm: None,
+            fidelity: if cached { scenario.client.fidelity.name() } else { "none" }.to_owned(),
+            stretching: cached.then(|| scenario.client.stretching.describe().to_owned()),
+            started_at: folder::rfc3339(started),
+            state: State::Running,
+            cut_short: false,
+            verdict: None,
+            reasons: Vec::new(),
+            warnings: Vec::new(),
+            slos: Vec::new(),
+            measured_s: 0.0,
+            offered_per_s: 0.0,
+            achieved_per_s: 0.0,
+            goodput_per_s: 0.0,
+            unsent: 0,
+            operations: std::collections::BTreeMap::new(),
+            instrument: Instrument { workers: 1, ..Instrument::default() },
+            device: None,
+            quorum: None,
+            faults: Vec::new(),
+            errors: Vec::new(),
+            provenance: host::provenance(clock.source(), job.command.clone()),
+            run_id,
+        };
+        Ok(Self {
+            job,
+            clock: Arc::clone(clock),
+            stop: Arc::clone(stop),
+            progress: Progress::new(job.progress, Arc::clone(clock)),
+            folder,
+            run,
+            terms,
+            start: None,
+            simulated: false,
+            bare: None,
+        })
+    }
+
+    /// Measures the instrument before it measures anything else.
+    fn tell_on_itself(&mut self) -> Result<(), RunError> {
+        self.progress.say("the instrument: null target, stalled target");
+        let cost = innocence::null_cost(&self.clock, innocence::NULL_OPERATIONS)?;
+        let truth = innocence::truth(&self.clock, TruthRun::BEFORE_A_RUN)?;
+        self.run.instrument.null_cost_ns = Some(nanos(cost));
+        self.run.instrument.stall_truth = Some(truth.p90);
+        Ok(())
+    }
+
+    /// Begins the bundle.
+    fn begin(&self) -> Result<BundleWriter, RunError> {
+        let environment = serde_json::to_string_pretty(&self.run.provenance)
+            .map_err(|error| RunError::Report(error.to_string()))?;
+        Ok(BundleWriter::create(
+            &self.folder,
+            &self.run,
+            &self.terms,
+            &self.job.scenario.to_toml(),
+            &environment,
+            self.clock.origin(),
+        )?)
+    }
+
+    /// Offers the load to a target that needs nothing else.
+    fn measure<T: Target>(mut self, target: &T) -> Result<Done, RunError> {
+        let writer = self.begin()?;
+        let start = self.start.unwrap_or_else(|| self.clock.now().after(LEAD));
+        let load = self.offer(target, writer, start, Vec::new)?;
+        self.finish(load)
+    }
+
+    /// Offers the load. `faults` tells what was injected since it was last asked.
+    fn offer<T: Target>(
+        &mut self,
+        target: &T,
+        mut writer: BundleWriter,
+        start: Moment,
+        mut faults: impl FnMut() -> Vec<FaultMark>,
+    ) -> Result<Offered, RunError> {
+        // Only where a core is to spare: an embedded target needs them all.
+        let spin = self.bare.is_none() && host::cores() > 1;
+        let plan = Plan::of(self.job.scenario, start, 0, 1, spin);
+        let measured = (plan.measure_start(), plan.measure_end());
+        let mut totals = Totals::new(self.terms.clone());
+        let mut marks: Vec<FaultMark> = Vec::new();
+        let mut seconds = Vec::new();
+        let mut cpu = CpuOfMeasure { last: host::process_cpu(), sum: Duration::ZERO };
+        let stop = Arc::clone(&self.stop);
+        let clock = Arc::clone(&self.clock);
+        let (run, progress) = (&mut self.run, &mut self.progress);
+        let each = |set: &IntervalSet| -> Result<(), RunError> {
+            let interval = set.lend(start, measured);
+            for mark in faults() {
+                writer.mark(&mark)?;
+                keep(&mut marks, mark);
+            }
+            totals.add(&interval);
+            let second = writer.interval(&interval)?;
+            cpu.add(interval.measured, interval.length);
+            progress.step(|| second_in_words(&second, &plan));
+            seconds.push(second);
+            Ok(())
+        };
+        let effort = if self.simulated {
+            measure::here(&plan, target, &clock, &stop.flag, each)?
+        } else {
+            measure::threads(&plan, target, &clock, &stop.flag, each)?
+        };
+        for mark in faults() {
+            writer.mark(&mark)?;
+            keep(&mut marks, mark);
+        }
+        run.cut_short = effort.ended_at < plan.end();
+        run.faults = marks;
+        let length = effort.length.as_secs_f64();
+        let share = |time: Duration| if length > 0.0 { time.as_secs_f64() / length } else { 0.0 };
+        let instrument = &mut run.instrument;
+        instrument.cpu_share = effort.cpu.map(|cpu| share(cpu.saturating_sub(effort.spun)));
+        instrument.spin_share = effort.cpu.map(|_| share(effort.spun));
+        instrument.throttled_share = effort.throttled.map(share);
+        if !self.simulated && !totals.measured().is_zero() {
+            let sum = cpu.sum.as_secs_f64();
+            instrument.process_cpu_share = Some(sum / totals.measured().as_secs_f64());
+            instrument.crypto_share = self.bare.and_then(|bare| crypto_share(&totals, bare, sum));
+        }
+        Ok(Offered { writer, totals, seconds })
+    }
+
+    /// Judges and writes everything down.
+    fn finish(mut self, offered: Offered) -> Result<Done, RunError> {
+        let Offered { writer, totals, seconds } = offered;
+        self.run.state = State::Finished;
+        totals.summarise(&mut self.run);
+        let signal = self.stop.signal();
+        if self.run.cut_short {
+            let why = match signal {
+                Some(2) => "interrupted (SIGINT)",
+                Some(15) => "terminated (SIGTERM)",
+                _ => "stopped",
+            };
+            let after = in_seconds(self.run.measured_s);
+            self.run.warnings.insert(0, format!("cut short: {why} after {after} of measurement"));
+        }
+        self.progress.end();
+        let folder = writer.folder().to_owned();
+        let bundle = Bundle {
+            folder: folder.clone(),
+            run: self.run,
+            scenario_toml: self.job.scenario.to_toml(),
+            series: seconds,
+            totals: Some(totals),
+        };
+        let html = dashboards::report_html(&ReportInput::from(&bundle))
+            .map_err(|error| RunError::Report(error.to_string()))?;
+        writer.finish(&bundle.run, &html)?;
+        if self.job.out.is_none() {
+            folder::link_latest(&folder)?;
+        }
+        Ok(Done { run: bundle.run, folder, signal })
+    }
+}
+
+/// A run's load, offered.
+struct Offered {
+    writer: BundleWriter,
+    totals: Totals,
+    seconds: Vec<Second>,
+}
+
+/// Processor time of the process during the measurement phase, second by second.
+struct CpuOfMeasure {
+    last: Duration,
+    sum: Duration,
+}
+
+impl CpuOfMeasure {
+    /// An interval has ended, of which `measured` lay in the measurement phase.
+    fn add(&mut self, measured: Duration, length: Duration) {
+        let now = host::process_cpu();
+        let spent = now.saturating_sub(self.last);
+        self.last = now;
+        if !length.is_zero() {
+            self.sum += spent.mul_f64(measured.as_secs_f64() / length.as_secs_f64());
+        }
+    }
+}
+
+/// Processor time of the process over what opaque-ke's bare steps of the same operations take.
+/// `None` where stretching or failures would make the two sides differ in what they did.
+fn crypto_share(totals: &Totals, bare: [Duration; 3], cpu_s: f64) -> Option<f64> {
+    let expected = |operation: Operation| totals.intended(operation.name(), Time::Response);
+    let sum: f64 = Operation::ALL
+        .into_iter()
+        .zip(bare)
+        .filter_map(|(operation, bare)| {
+            let ended = expected(operation)?.0.len();
+            Some(bare.as_secs_f64() * units::float(ended))
+        })
+        .sum();
+    (sum > 0.0).then(|| cpu_s / sum)
+}
+
+/// Replaces the mark of a fault that is now undone, or adds it.
+fn keep(marks: &mut Vec<FaultMark>, mark: FaultMark) {
+    #[expect(clippy::float_cmp, reason = "the very same number, kept")]
+    let same = |one: &&mut FaultMark| one.what == mark.what && one.at_s == mark.at_s;
+    match marks.iter_mut().find(same) {
+        Some(known) => *known = mark,
+        None => marks.push(mark),
+    }
+}
+
+/// What a target is, in words.
+fn words_for(target: &TargetSpec) -> String {
+    match target {
+        TargetSpec::Null => "null target: completes everything at once".to_owned(),
+        TargetSpec::Stalled { stall, .. } => {
+            format!(
+                "stalled target: answers at once, but for stalls of {}",
+                units::format_duration(nanos(*stall))
+            )
+        }
+        TargetSpec::Simulated { servers, mean, .. } => {
+            format!(
+                "simulated target: {servers} servers, {} each (modelled)",
+                units::format_duration(nanos(*mean))
+            )
+        }
+        TargetSpec::Embedded { replicas, durable, .. } => {
+            let disk = if *durable { "durable" } else { "not durable (--ephemeral)" };
+            let plural = if *replicas == 1 { "" } else { "s" };
+            format!("embedded vault, {replicas} replica{plural}, {disk}")
+        }
+    }
+}
+
+/// One second, for the progress line.
+fn second_in_words(second: &Second, plan: &Plan) -> String {
+    let at = in_seconds(second.t_s);
+    let whole = plan.end().since(plan.start).as_secs_f64();
+    let slowest = second
+        .operations
+        .get(Operation::Recover.name())
+        .and_then(|outcomes| outcomes.get("complete").and_then(|times| times.response_ns.p99));
+    let slowest = slowest.map(|ns| format!(", recover p99 {}", units::format_duration(ns)));
+    format!(
+        "{} {at} of {}: {} offered, {} ended, {} as expected{}{}",
+        second.phase.replace('_', "-"),
+        in_seconds(whole),
+        second.offered,
+        second.achieved,
+        second.good,
+        slowest.unwrap_or_default(),
+        if second.backlog > 0 { format!(", {} waiting", second.backlog) } else { String::new() },
+    )
+}
+
+fn in_seconds(seconds: f64) -> String {
+    format!("{seconds:.0} s")
+}

@@ -46,7 +46,8 @@ pub(crate) fn truth_1s(lab: &Lab) -> Result<Vec<f64>, String> {
 pub(crate) fn null_cost(lab: &Lab) -> Result<Vec<f64>, String> {
     let mut runs = Vec::new();
     for number in 1..=RUNS {
-        let cost = innocence::null_cost(&lab.clock, 2_000_000).map_err(|error| error.to_string())?;
+        let cost =
+            innocence::null_cost(&lab.clock, 2_000_000).map_err(|error| error.to_string())?;
         lab.say(&format!("run {number}: {} ns an operation, 2,000,000 operations", nanos(cost)));
         runs.push(float(nanos(cost)));
     }

@@ -110,7 +110,8 @@ fn main() -> ExitCode {
     let chosen: Vec<&Figure> = if arguments.all {
         FIGURES.iter().collect()
     } else {
-        let unknown = arguments.names.iter().find(|name| FIGURES.iter().all(|one| one.name != **name));
+        let unknown =
+            arguments.names.iter().find(|name| FIGURES.iter().all(|one| one.name != **name));
         if let Some(name) = unknown {
             return refuse(&format!("no figure is called \"{name}\"; `cargo figures` lists them"));
         }
@@ -118,7 +119,10 @@ fn main() -> ExitCode {
     };
     if chosen.is_empty() {
         for figure in &FIGURES {
-            lab.say(&format!("{:<14} at most {} {}  {}", figure.name, figure.at_most, figure.unit, figure.what));
+            lab.say(&format!(
+                "{:<14} at most {} {}  {}",
+                figure.name, figure.at_most, figure.unit, figure.what
+            ));
         }
         return ExitCode::SUCCESS;
     }

@@ -1,0 +1,122 @@
+//! `vaultmark run`: from the command line to a run, and from its verdict to an exit code.
+
+use std::io::{IsTerminal, stdout};
+
+use vaultmark_dashboards::terminal_summary;
+use vaultmark_results::model::{Run, Verdict};
+
+use super::args::{GlobalArgs, RunArgs};
+use super::ui::{Colour, Surroundings};
+use super::{Exit, Progress, Ui};
+use crate::run::{self, Job, Stop, progress::Mode};
+
+/// Columns of a summary that goes to a file or a pipe.
+const WIDTH_DEFAULT: usize = 100;
+
+/// Runs a scenario.
+pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
+    let scenario = match args.resolve() {
+        Ok(scenario) => scenario,
+        Err(mistakes) => {
+            ui.mistakes(&mistakes);
+            return Exit::Usage;
+        }
+    };
+    if args.dry_run {
+        ui.out(&scenario.to_toml());
+        return Exit::Pass;
+    }
+    let job = Job {
+        scenario: &scenario,
+        out: args.out.as_deref(),
+        command: command_line(std::env::args()),
+        progress: mode(global),
+    };
+    let done = match run::run(&job, &Stop::new()) {
+        Ok(done) => done,
+        Err(error) => {
+            ui.error(&error.to_string());
+            return Exit::Error;
+        }
+    };
+    if args.json {
+        match serde_json::to_value(&done.run) {
+            Ok(object) => ui.json(&object),
+            Err(error) => ui.error(&format!("the run cannot be written as JSON: {error}")),
+        }
+    } else {
+        ui.out(&summary(&done.run, global.color));
+        ui.line(&done.folder.join("report.html").display().to_string());
+        ui.line(&done.folder.display().to_string());
+    }
+    match done.signal {
+        Some(15) => Exit::Terminated,
+        Some(_) => Exit::Interrupted,
+        None => exit_of(&done.run),
+    }
+}
+
+/// The summary as wide and as colourful as standard output likes it.
+pub(super) fn summary(run: &Run, colour: Colour) -> String {
+    let size = rustix::termios::tcgetwinsize(stdout()).ok();
+    let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    let around = Surroundings::of_process();
+    let colour = match colour {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => stdout().is_terminal() && !around.no_color,
+    };
+    terminal_summary(run, columns.unwrap_or(WIDTH_DEFAULT), colour)
+}
+
+const fn exit_of(run: &Run) -> Exit {
+    match run.verdict {
+        Some(Verdict::Pass) => Exit::Pass,
+        Some(Verdict::Fail) => Exit::Fail,
+        Some(Verdict::Invalid) => Exit::Invalid,
+        None => Exit::Error,
+    }
+}
+
+fn mode(global: &GlobalArgs) -> Mode {
+    match global.progress {
+        _ if global.quiet => Mode::None,
+        Progress::Auto => Mode::auto(),
+        Progress::Plain => Mode::Plain,
+        Progress::None => Mode::None,
+    }
+}
+
+/// The command that repeats a run, as a shell takes it.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let quote = |argument: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,%+@".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    // The program's own path is this machine's affair.
+    let rest = arguments.skip(1).map(quote);
+    std::iter::once("vaultmark".to_owned()).chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_pasted() {
+        let check = |arguments: &[&str], expected: &str| {
+            let arguments = arguments.iter().map(ToString::to_string);
+            assert_eq!(command_line(arguments), expected);
+        };
+        check(&["/x/vaultmark", "run", "a.toml"], "vaultmark run a.toml");
+        check(
+            &["vaultmark", "run", "--slo", "recover.response.p99 < 50ms"],
+            "vaultmark run --slo 'recover.response.p99 < 50ms'",
+        );
+        check(&["vaultmark", "run", "it's", ""], r"vaultmark run 'it'\''s' ''");
+    }
+}

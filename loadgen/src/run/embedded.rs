@@ -1,0 +1,241 @@
+//! A run against the reference vault in this process: bring it up, register its population, measure
+//! it, do to it what the scenario says, and take it down.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Runtime;
+use vaultmark_hsm::pkcs11::softhsm;
+use vaultmark_hsm::software::SoftwareAdapter;
+use vaultmark_hsm::{FleetSecrets, HsmAdapter, Moment, Suite};
+use vaultmark_results::model::{DeviceResult, FaultMark, Hsm, Quantiles, QuorumResult};
+use vaultmark_results::units;
+use vaultmark_targets::embedded::{EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault};
+use vaultmark_targets::{Fault, embedded};
+
+use super::{Bench, Done, LEAD, RunError};
+use crate::host;
+use crate::innocence;
+use crate::scenario::{Fidelity, HsmChoice, TargetSpec, TimedFault};
+
+/// Why the target of a run does not come up.
+#[derive(Debug)]
+pub struct TargetError(Box<dyn Error + Send + Sync>);
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the target does not come up: {}", self.0)
+    }
+}
+
+impl Error for TargetError {}
+
+impl From<EmbeddedError> for TargetError {
+    fn from(error: EmbeddedError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// Runs the bench's scenario against an embedded vault.
+pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunError> {
+    let folder = VaultFolder::make(&bench.folder)?;
+    bench.progress.say(&format!("the target: {}", bench.run.target));
+    let vault = Arc::new(start(&bench, &folder.0, runtime)?);
+    let before = vault.counters();
+    bench.run.hsm = Some(hsm(&before));
+    let scenario = bench.job.scenario;
+    bench.bare = Some(innocence::bare_costs(before.device.suite, &scenario.client));
+    let writer = bench.begin()?;
+
+    let accounts = scenario.population.accounts;
+    let registered = vault.register_population(accounts, |done| {
+        bench.progress.step(|| {
+            let (done, all) = (units::format_count(done), units::format_count(accounts));
+            format!("registering the population: {done} of {all} accounts")
+        });
+        if bench.stop.signal().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    match registered {
+        Ok(()) => {}
+        // Load is offered to it all the same: none, since the run is stopped.
+        Err(EmbeddedError::Stopped) => {}
+        Err(error) => return Err(TargetError::from(error).into()),
+    }
+
+    let before = vault.counters();
+    let start = bench.clock.now().after(LEAD);
+    let measure_start = start.after(scenario.phases.warm_up);
+    let marks = Arc::new(Mutex::new(Vec::new()));
+    let faults = inject(&vault, &bench, measure_start, &marks, runtime);
+    let offered = bench.offer(&*vault, writer, start, || {
+        std::mem::take(&mut *marks.lock().unwrap_or_else(PoisonError::into_inner))
+    });
+    faults.abort();
+    let offered = offered?;
+    let after = vault.counters();
+    bench.run.device = Some(DeviceResult {
+        evaluations: after.pool.evaluations - before.pool.evaluations,
+        device_calls: after.pool.device_calls - before.pool.device_calls,
+        failures: after.pool.failures - before.pool.failures,
+        sessions_reopened: after.pool.sessions_reopened - before.pool.sessions_reopened,
+    });
+    let mut fsync_ns = after.quorum.fsync_ns;
+    // What the population cost the disk is not this run's.
+    fsync_ns.subtract(&before.quorum.fsync_ns).unwrap_or_default();
+    bench.run.quorum = Some(QuorumResult {
+        replicas: u64::from(after.replicas),
+        durable: is_durable(&scenario.target),
+        commits: after.quorum.commits - before.quorum.commits,
+        fsyncs: after.quorum.fsyncs - before.quorum.fsyncs,
+        fsync_ns: Quantiles::of(&fsync_ns),
+        file_system: host::file_system(&folder.0),
+    });
+    vault.shutdown();
+    drop(vault);
+    bench.finish(offered)
+}
+
+const fn is_durable(target: &TargetSpec) -> bool {
+    matches!(target, TargetSpec::Embedded { durable: true, .. })
+}
+
+fn start(
+    bench: &Bench<'_>,
+    folder: &Path,
+    runtime: &Runtime,
+) -> Result<EmbeddedVault, TargetError> {
+    let scenario = bench.job.scenario;
+    let TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions } = &scenario.target
+    else {
+        unreachable!("only an embedded vault is started")
+    };
+    // What suits the device: ristretto255 where nothing stands against it, else what tokens have.
+    let suite = suite.unwrap_or(match hsm {
+        HsmChoice::Software => Suite::Ristretto255Sha512,
+        HsmChoice::SoftHsm(_) => Suite::P256Sha256,
+    });
+    let config = EmbeddedConfig {
+        replicas: *replicas,
+        durable: *durable,
+        hsm_sessions: hsm_sessions.map(|sessions| sessions as usize),
+        stretching: scenario.client.stretching,
+        fidelity: match scenario.client.fidelity {
+            Fidelity::Full => embedded::Fidelity::Full,
+            Fidelity::Cached => embedded::Fidelity::Cached,
+        },
+        seed: scenario.seed,
+        runtime: Some(runtime.handle().clone()),
+        ..EmbeddedConfig::new(folder.join("log"), suite)
+    };
+    let tokens = folder.join("tokens");
+    let device = |_replica: u32, secrets: &FleetSecrets| -> Result<Arc<dyn HsmAdapter>, _> {
+        Ok(match hsm {
+            HsmChoice::Software => Arc::new(SoftwareAdapter::new(suite, secrets)),
+            HsmChoice::SoftHsm(provision) => {
+                Arc::new(softhsm::open(&tokens, None, *provision, suite, secrets)?)
+            }
+        })
+    };
+    Ok(EmbeddedVault::start(config, Arc::clone(&bench.clock), &device)?)
+}
+
+fn hsm(counters: &EmbeddedCounters) -> Hsm {
+    let device = &counters.device;
+    Hsm {
+        device: device.name.clone(),
+        description: device.description.clone(),
+        provision: device.provision.name().to_owned(),
+        suite: device.suite.name().to_owned(),
+        sessions: counters.hsm_sessions as u64,
+        caveat: device.caveat.clone(),
+    }
+}
+
+/// Does to the vault what the scenario says, each at its instant, and marks when it really did.
+fn inject(
+    vault: &Arc<EmbeddedVault>,
+    bench: &Bench<'_>,
+    measure_start: Moment,
+    marks: &Arc<Mutex<Vec<FaultMark>>>,
+    runtime: &Runtime,
+) -> tokio::task::AbortHandle {
+    let faults = bench.job.scenario.faults.clone();
+    let clock = Arc::clone(&bench.clock);
+    let marks = Arc::clone(marks);
+    let vault = Arc::clone(vault);
+    let task = runtime.spawn(async move {
+        let mut begun: Vec<FaultMark> = Vec::new();
+        for TimedFault { at, fault } in faults {
+            clock.sleep_until(measure_start.after(at)).await;
+            let at_s = clock.now().since(measure_start).as_secs_f64();
+            let ended = vault.inject(fault).await;
+            let now_s = clock.now().since(measure_start).as_secs_f64();
+            let mark = match (fault, &ended) {
+                (_, Err(why)) => FaultMark {
+                    what: format!("{} failed: {why}", words(fault)),
+                    at_s,
+                    until_s: None,
+                },
+                (Fault::RestartReplica(replica), Ok(())) => {
+                    let killed = words(Fault::KillReplica(replica));
+                    let open =
+                        begun.iter_mut().rfind(|one| one.what == killed && one.until_s.is_none());
+                    match open {
+                        Some(mark) => {
+                            mark.until_s = Some(now_s);
+                            mark.clone()
+                        }
+                        None => FaultMark { what: words(fault), at_s, until_s: None },
+                    }
+                }
+                (_, Ok(())) => {
+                    let mark = FaultMark { what: words(fault), at_s, until_s: None };
+                    begun.push(mark.clone());
+                    mark
+                }
+            };
+            marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+        }
+    });
+    task.abort_handle()
+}
+
+fn words(fault: Fault) -> String {
+    match fault {
+        Fault::KillReplica(replica) => format!("kill replica:{replica}"),
+        Fault::RestartReplica(replica) => format!("restart replica:{replica}"),
+        Fault::KillHsmSession(session) => format!("kill hsm-session:{session}"),
+    }
+}
+
+/// Where the replicas' logs and tokens lie while the run lasts: beside the results, so that an fsync
+/// costs what it costs there, and gone with the run.
+struct VaultFolder(PathBuf);
+
+impl VaultFolder {
+    fn make(bundle: &Path) -> Result<Self, RunError> {
+        let folder = bundle.join("vault");
+        match std::fs::create_dir_all(&folder) {
+            Ok(()) => Ok(Self(folder)),
+            Err(error) => Err(vaultmark_results::bundle::BundleError::Write(folder, error).into()),
+        }
+    }
+}
+
+impl Drop for VaultFolder {
+    fn drop(&mut self) {
+        // What cannot be removed is scratch: the run's results do not depend on it.
+        let _removed = std::fs::remove_dir_all(&self.0).is_ok();
+        // And the bundle's folder, if nothing was written to it: the run did not come that far.
+        if let Some(bundle) = self.0.parent() {
+            let _removed = std::fs::remove_dir(bundle).is_ok();
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Ctrl-C and SIGTERM end a run early and keep what was measured. A second one ends the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whether the run is to stop, and why.
+#[derive(Debug, Default)]
+pub struct Stop {
+    /// Set when it is to stop: what the workers look at.
+    pub flag: AtomicBool,
+    signal: AtomicI32,
+    /// Told when it is to stop: what everything that waits listens to.
+    told: tokio::sync::Notify,
+}
+
+impl Stop {
+    /// A run that goes on.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The signal that stopped it; `None` while nothing has.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        let signal = self.signal.load(Ordering::Relaxed);
+        (signal != 0).then_some(signal)
+    }
+
+    /// Stops it as a signal would.
+    pub fn stop(&self, signal: i32) {
+        self.signal.store(signal, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
+        self.told.notify_waiters();
+    }
+
+    /// Waits until it is to stop.
+    pub async fn stopped(&self) {
+        let told = self.told.notified();
+        if !self.flag.load(Ordering::Relaxed) {
+            told.await;
+        }
+    }
+
+    /// Listens for SIGINT and SIGTERM on the current runtime.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn listen(self: &Arc<Self>) -> std::io::Result<()> {
+        for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+            let mut signals = signal(kind)?;
+            let stop = Arc::clone(self);
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    if stop.signal().is_some() {
+                        // Whoever asks twice wants out now. The bundle so far can still be opened.
+                        std::process::exit(128 + kind.as_raw_value());
+                    }
+                    stop.stop(kind.as_raw_value());
+                }
+            });
+        }
+        Ok(())
+    }
+}
