@@ -132,7 +132,11 @@ fn measurement_starts_s(series: &[bundle::Second]) -> f64 {
     let measured = Phase::Measure.name();
     if let Some(first) = series.iter().find(|second| second.measured_ns > 0) {
         // An interval that begins in warm-up is measured from somewhere within it.
-        let before = if first.phase == measured { 0 } else { first.length_ns - first.measured_ns.min(first.length_ns) };
+        let before = if first.phase == measured {
+            0
+        } else {
+            first.length_ns - first.measured_ns.min(first.length_ns)
+        };
         return float(first.start_ns.saturating_add(before)) / 1e9;
     }
     series.last().map_or(0.0, |last| float(last.start_ns.saturating_add(last.length_ns)) / 1e9)

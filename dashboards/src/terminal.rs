@@ -1,12 +1,15 @@
 //! The summary on the terminal: the same figures as the report, aligned.
 
 use vaultmark_results::model::{Instrument, OperationResult, Run};
-use vaultmark_results::units::{format_count, format_duration, format_rate, format_share};
+use vaultmark_results::units::{format_count, format_duration, format_share};
 
 use crate::words::{self, Ending, SloWords};
 
 /// A narrower terminal gets lines this long: tables cannot be squeezed further.
 const WIDTH_MIN: usize = 60;
+
+/// A space at which no line is broken.
+const TIED: char = '\u{a0}';
 
 const BOLD: &str = "1";
 const FAINT: &str = "2";
@@ -52,7 +55,8 @@ impl Page {
         let mut line = start.to_owned();
         let mut used = indent;
         let mut fresh = true;
-        for word in text.split_whitespace() {
+        for word in text.split([' ', '\n', '\t']).filter(|word| !word.is_empty()) {
+            let word = word.replace(TIED, " ");
             let length = word.chars().count();
             if !fresh && used + 1 + length > self.width {
                 self.line(&line);
@@ -64,7 +68,7 @@ impl Page {
                 line.push(' ');
                 used += 1;
             }
-            line.push_str(word);
+            line.push_str(&word);
             used += length;
             fresh = false;
         }
@@ -104,6 +108,11 @@ impl Page {
 /// Data may hold control characters, which a terminal would obey.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A part of a list, kept on one line.
+fn tied(text: &str) -> String {
+    text.replace(' ', &TIED.to_string())
 }
 
 fn verdict(page: &mut Page, run: &Run) {
@@ -160,9 +169,9 @@ fn slos(page: &mut Page, run: &Run) {
 fn operations(page: &mut Page, run: &Run) {
     let rates = format!(
         "offered {}, achieved {}, goodput {}, unsent {}, over {}",
-        format_rate(run.offered_per_s),
-        format_rate(run.achieved_per_s),
-        format_rate(run.goodput_per_s),
+        words::rate(run.offered_per_s),
+        words::rate(run.achieved_per_s),
+        words::rate(run.goodput_per_s),
         format_count(run.unsent),
         words::seconds(run.measured_s),
     );
@@ -208,8 +217,7 @@ fn operation_rows(
         cells.push(words::duration(result.service_ns.p99));
         rows.push((if result.expected { "" } else { RED }, cells));
     }
-    let ended: u64 = operation.outcomes.values().map(|result| result.count).sum();
-    let never = operation.intended.saturating_sub(ended);
+    let never = words::without_outcome(operation);
     if never > 0 {
         rows.push((RED, vec!["  without an outcome".to_owned(), format_count(never)]));
     }
@@ -233,7 +241,7 @@ fn stages(page: &mut Page, run: &Run) {
             .filter(|stage| stage.1 > 0.0)
             .map(|(key, ns, _)| {
                 let share = format_share(ns / sum);
-                format!("{} {} ({share})", plain(&words::stage_name(key)), words::mean(*ns))
+                tied(&format!("{} {} ({share})", plain(&words::stage_name(key)), words::mean(*ns)))
             })
             .collect();
         let text = format!("{} {}: {}", plain(name), words::mean(sum), parts.join(", "));
@@ -265,5 +273,6 @@ fn instrument(page: &mut Page, run: &Run) {
             format_duration(truth.response_p90_ns)
         ));
     }
+    let parts: Vec<String> = parts.iter().map(|part| tied(part)).collect();
     page.wrapped("  ", 4, &format!("instrument: {}", parts.join(", ")));
 }

@@ -3,7 +3,9 @@
 
 use vaultmark_results::model::{Instrument, OperationResult, Quantiles, Run, SloResult, State};
 use vaultmark_results::slo::{Rule, Statistic};
-use vaultmark_results::units::{exact_percent, format_count, format_duration, format_share};
+use vaultmark_results::units::{
+    exact_percent, format_count, format_duration, format_rate, format_share,
+};
 
 /// Stands where there is no figure: too few samples, or none.
 pub(crate) const NONE: &str = "—";
@@ -88,6 +90,11 @@ pub(crate) fn mean(ns: f64) -> String {
 
 pub(crate) fn share(share: Option<f64>) -> String {
     share.filter(|share| share.is_finite()).map_or_else(|| NONE.to_owned(), format_share)
+}
+
+/// Per second.
+pub(crate) fn rate(per_s: f64) -> String {
+    if per_s.is_finite() { format_rate(per_s) } else { NONE.to_owned() }
 }
 
 /// "3 of 2,004 (0.150 %)".
@@ -195,9 +202,13 @@ impl SloWords {
             None if slo.infinite => "without bound".to_owned(),
             None => NONE.to_owned(),
         };
-        let limit = if is_share { exact_percent(slo.limit) } else { write(slo.limit) };
+        let limit = if is_share && slo.limit.is_finite() {
+            exact_percent(slo.limit).replace('%', " %")
+        } else {
+            write(slo.limit)
+        };
         Self {
-            limit: if is_share { limit.replace('%', " %") } else { limit },
+            limit,
             measured,
             margin,
             holds: match slo.ok {
@@ -216,9 +227,9 @@ impl SloWords {
 
 /// The operation people ask for first: `recover`, else the one with the most arrivals.
 pub(crate) fn main_operation(run: &Run) -> Option<(&String, &OperationResult)> {
-    run.operations.get_key_value("recover").or_else(|| {
-        run.operations.iter().max_by_key(|(_, operation)| operation.intended)
-    })
+    run.operations
+        .get_key_value("recover")
+        .or_else(|| run.operations.iter().max_by_key(|(_, operation)| operation.intended))
 }
 
 /// Operations in the order of every view: the main one first.
@@ -239,11 +250,16 @@ pub(crate) fn unexpected(run: &Run) -> (u64, u64) {
     })
 }
 
+/// How many of an operation's arrivals have no outcome: never sent, or unanswered at the end.
+pub(crate) fn without_outcome(operation: &OperationResult) -> u64 {
+    let counts = operation.outcomes.values().map(|outcome| outcome.count);
+    operation.intended.saturating_sub(counts.fold(0, u64::saturating_add))
+}
+
 /// How far the reported response time was from the truth of the stalled target.
 pub(crate) fn stall_error(instrument: &Instrument) -> Option<f64> {
     let truth = instrument.stall_truth?;
-    (truth.truth_p90_ns > 0)
-        .then(|| float(truth.response_p90_ns) / float(truth.truth_p90_ns) - 1.0)
+    (truth.truth_p90_ns > 0).then(|| float(truth.response_p90_ns) / float(truth.truth_p90_ns) - 1.0)
 }
 
 /// "1 worker", "2 workers".
@@ -252,7 +268,10 @@ pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
 }
 
 /// A count as a floating-point number.
-#[expect(clippy::cast_precision_loss, reason = "for shares and pictures: 53 bits are more than seen")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "for shares and pictures: 53 bits are more than seen"
+)]
 pub(crate) const fn float(n: u64) -> f64 {
     n as f64
 }

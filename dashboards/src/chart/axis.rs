@@ -41,6 +41,9 @@ impl Axis {
             .into_iter()
             .find(|every| (first..=last).filter(|k| k % every == 0).count() <= room)
             .unwrap_or(27);
+        // Ticks further apart stand at both ends too, or a line could lie beyond the last of them.
+        first -= first % every;
+        last = last.next_multiple_of(every);
         Self {
             from: step(first),
             to: step(last),
@@ -203,12 +206,17 @@ mod tests {
     fn durations_have_1_2_5_steps_until_there_is_no_room() {
         for (least, most, room, expected) in [
             (1.3e6, 9e6, 12, "1 ms | 2 ms | 5 ms | 10 ms"),
-            (4.2e6, 4.2e6, 12, "1 ms | 2 ms | 5 ms"),
+            (4.2e6, 4.2e6, 12, "1 ms | 2 ms | 5 ms | 10 ms"),
             (5e6, 5e6, 12, "2 ms | 5 ms | 10 ms"),
             (7e8, 3e9, 12, "500 ms | 1 s | 2 s | 5 s"),
-            (150.0, 1.1e9, 8, "1 µs | 10 µs | 100 µs | 1 ms | 10 ms | 100 ms | 1 s"),
+            (
+                150.0,
+                1.1e9,
+                8,
+                "100 ns | 1 µs | 10 µs | 100 µs | 1 ms | 10 ms | 100 ms | 1 s | 10 s",
+            ),
             (0.0, 0.0, 8, "1 ns | 2 ns"),
-            (1.0, 1.8e19, 5, "1 ns | 1 ms | 1,000 s | 1,000,000,000 s"),
+            (1.0, 1.8e19, 5, "1 ns | 1 ms | 1,000 s | 1,000,000,000 s | 1,000,000,000,000,000 s"),
         ] {
             let axis = Axis::durations(least, most, room);
             assert_eq!(labels(&axis), expected, "{least} {most}");

@@ -1,15 +1,13 @@
 //! The sheet a chart is drawn on: size, colours, text, the frame, and labels at line ends.
 
+use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{
-    Color, FontStyle, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle,
-};
-use plotters::backend::SVGBackend;
+use plotters::style::{Color, FontStyle, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle};
 
 use super::axis::Axis;
 use super::{Alt, ChartError};
@@ -81,6 +79,8 @@ pub(super) enum Stand {
 /// A line's name at its end.
 #[derive(Clone, Debug)]
 pub(super) struct EndLabel {
+    /// CSS pixels from the left: where the line ends.
+    pub(super) x: i32,
     /// CSS pixels from the top.
     pub(super) y: i32,
     pub(super) series: usize,
@@ -124,7 +124,12 @@ impl<'a> Canvas<'a> {
     }
 
     /// Grid, axes and tick labels.
-    pub(super) fn frame(&self, margins: Margins, x: Axis, y: Axis) -> Result<Chart<'a>, ChartError> {
+    pub(super) fn frame(
+        &self,
+        margins: Margins,
+        x: Axis,
+        y: Axis,
+    ) -> Result<Chart<'a>, ChartError> {
         let mut chart = ChartBuilder::on(&self.root)
             .margin_top(px(margins.top))
             .margin_right(px(margins.right))
@@ -190,6 +195,15 @@ impl<'a> Canvas<'a> {
         let mut at: Vec<i32> = labels.iter().map(|label| label.y).collect();
         push_apart(&mut at, spacing, margins.top, self.height - margins.bottom);
         let x = self.width - margins.right + 9;
+        for (label, y) in labels.iter().zip(&at) {
+            // A line that ends far from its name is led there.
+            if x - label.x > 40 {
+                let lead =
+                    vec![((label.x + 5) * SCALE, label.y * SCALE), ((x - 4) * SCALE, y * SCALE)];
+                let style = series(label.series).mix(0.45).stroke_width(stroke(1.0));
+                self.root.draw(&PathElement::new(lead, style))?;
+            }
+        }
         for (label, y) in labels.iter().zip(at) {
             let room = usize::try_from((margins.right - 12) * 10 / 72).unwrap_or(8);
             let up = if label.detail.is_empty() { 0 } else { 8 };
@@ -312,6 +326,8 @@ fn escaped(text: &str) -> String {
             '<' => "&lt;".to_owned(),
             '>' => "&gt;".to_owned(),
             '&' => "&amp;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            '\'' => "&apos;".to_owned(),
             c => c.to_string(),
         })
         .collect()

@@ -58,7 +58,7 @@ pub(super) fn figure(input: &ReportInput) -> Result<Option<Figure>, ChartError> 
     let figure = Figure::draw(&alt, caption, (400, 340), |canvas| {
         let margins = Margins {
             top: 34,
-            right: if canvas.is_narrow() { 98 } else { 150 },
+            right: if canvas.is_narrow() { 106 } else { 150 },
             bottom: 30,
             left: 62,
         };
@@ -66,11 +66,11 @@ pub(super) fn figure(input: &ReportInput) -> Result<Option<Figure>, ChartError> 
         let room = f64::from(canvas.width - margins.left - margins.right);
         let y = Axis::durations(least, top, 11);
         let mut chart = canvas.frame(margins, Axis::percentiles(end, room), y)?;
-        draw_limits(canvas, &mut chart, &limits)?;
         let mut labels = Vec::new();
         for (n, curve) in &curves {
             labels.push(draw_curve(&mut chart, &input.run, *n, curve)?);
         }
+        draw_limits(canvas, margins, &mut chart, &limits)?;
         canvas.end_labels(margins, labels)
     })?;
     Ok(Some(figure))
@@ -111,12 +111,19 @@ fn draw_curve(
             }
         }
     }
-    Ok(EndLabel { y: y_of(chart, last), series: n, name: curve.operation.clone(), detail })
+    Ok(EndLabel {
+        x: x_of(chart, last),
+        y: y_of(chart, last),
+        series: n,
+        name: curve.operation.clone(),
+        detail,
+    })
 }
 
 /// Bars at the limits. One whose name would cover another's goes without.
 fn draw_limits(
     canvas: &Canvas<'_>,
+    margins: Margins,
     chart: &mut Chart<'_>,
     limits: &[Limit],
 ) -> Result<(), ChartError> {
@@ -125,8 +132,13 @@ fn draw_limits(
         let half = if canvas.is_narrow() { 0.2 } else { 0.12 };
         let ends = vec![(limit.x - half, limit.ns), (limit.x + half, limit.ns)];
         chart.draw_series([plotters::element::PathElement::new(ends, wide(LIMIT, 2.0))])?;
-        let at = (x_of(chart, (limit.x, limit.ns)), y_of(chart, (limit.x, limit.ns)) - 10);
-        if named.iter().all(|other| (other.0 - at.0).abs() > 150 || (other.1 - at.1).abs() > 14) {
+        // Some 6.4 pixels a character; the name stays over the plot.
+        let half = i32::try_from(limit.label.chars().count()).unwrap_or(32) * 16 / 5;
+        let x = x_of(chart, (limit.x, limit.ns))
+            .min(canvas.width - margins.right - half)
+            .max(margins.left + half);
+        let at = (x, y_of(chart, (limit.x, limit.ns)) - 10);
+        if named.iter().all(|other| (other.0 - at.0).abs() > 140 || (other.1 - at.1).abs() > 14) {
             canvas.text(&limit.label, at, 11.5, LIMIT, Stand::Centre)?;
             named.push(at);
         }

@@ -26,10 +26,10 @@ pub(super) fn figure(
     index: usize,
 ) -> Result<Option<Figure>, ChartError> {
     let stages = words::stages(result);
-    let count: u64 =
-        result.outcomes.values().filter(|outcome| outcome.expected).map(|o| o.count).sum();
+    let expected = result.outcomes.values().filter(|outcome| outcome.expected);
+    let count = expected.fold(0, |sum: u64, outcome| sum.saturating_add(outcome.count));
     let all = Bar {
-        name: format!("all {}", format_count(count)),
+        name: format!("all: {}", format_count(count)),
         stages: stages.iter().enumerate().map(|(n, stage)| (n, stage.1)).collect(),
     };
     let slowest = Bar {

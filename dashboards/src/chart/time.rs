@@ -67,8 +67,7 @@ pub(super) fn rates(input: &ReportInput) -> Result<Option<Figure>, ChartError> {
     let figure = Figure::draw(&alt, caption, (220, 220), |canvas| {
         let margins = margins(canvas);
         canvas.text("operations per second", (4, 12), 12.0, MUTED, Stand::Left)?;
-        let mut chart =
-            canvas.frame(margins, time_axis(canvas, &groups), Axis::rates(most, 4))?;
+        let mut chart = canvas.frame(margins, time_axis(canvas, &groups), Axis::rates(most, 4))?;
         bands(canvas, margins, &mut chart, input)?;
         let mut labels = Vec::new();
         for (n, name, points, width) in
@@ -77,6 +76,7 @@ pub(super) fn rates(input: &ReportInput) -> Result<Option<Figure>, ChartError> {
             line(&mut chart, points, series(n), width)?;
             let last = points.last().copied().unwrap_or_default();
             labels.push(EndLabel {
+                x: x_of(&chart, last),
                 y: y_of(&chart, last),
                 series: n,
                 name: name.to_owned(),
@@ -102,8 +102,18 @@ pub(super) fn operation(
     }
     let upper = Upper::of(&ended);
     let lines = [
-        (0, format!("response {}", upper.name()), 3.6, points(&groups, |s| upper.pick(of(s)?.response_ns))),
-        (1, format!("service {}", upper.name()), 1.5, points(&groups, |s| upper.pick(of(s)?.service_ns))),
+        (
+            0,
+            format!("response {}", upper.name()),
+            3.6,
+            points(&groups, |s| upper.pick(of(s)?.response_ns)),
+        ),
+        (
+            1,
+            format!("service {}", upper.name()),
+            1.5,
+            points(&groups, |s| upper.pick(of(s)?.service_ns)),
+        ),
         (0, "response p50".to_owned(), 3.6, points(&groups, |s| of(s)?.response_ns.p50)),
         (1, "service p50".to_owned(), 1.5, points(&groups, |s| of(s)?.service_ns.p50)),
     ];
@@ -121,10 +131,10 @@ pub(super) fn operation(
             upper.words()
         ),
     };
-    let figure = Figure::draw(&alt, upper.caption(together), (230, 240), |canvas| {
+    let figure = Figure::draw(&alt, upper.caption(together), (250, 260), |canvas| {
         let margins = margins(canvas);
         canvas.text("time, logarithmic", (4, 12), 12.0, MUTED, Stand::Left)?;
-        let y = Axis::durations(least, most, 7);
+        let y = Axis::durations(least, most, 10);
         let mut chart = canvas.frame(margins, time_axis(canvas, &groups), y)?;
         bands(canvas, margins, &mut chart, input)?;
         let mut labels = Vec::new();
@@ -134,6 +144,7 @@ pub(super) fn operation(
             }
             if let Some(last) = runs.last().and_then(|run| run.last()) {
                 labels.push(EndLabel {
+                    x: x_of(&chart, *last),
                     y: y_of(&chart, *last),
                     series: *n,
                     name: name.clone(),
@@ -181,19 +192,16 @@ impl Upper {
     }
 
     fn caption(self, together: usize) -> String {
-        let mut caption = "Operations that ended as expected, by the interval they ended in; of several \
-                           expected outcomes, the most frequent. Where response lies above service, \
-                           arrivals waited."
-            .to_owned();
+        let mut parts = Vec::new();
         if matches!(self, Self::Max) {
-            caption.push_str(
-                " An interval has too few operations for a p99, so its slowest is drawn.",
+            parts.push(
+                "An interval has too few of these for a p99: its slowest is drawn.".to_owned(),
             );
         }
         if together > 1 {
-            caption.push_str(&format!(" Each point is the worst of {together} intervals."));
+            parts.push(format!("Each point is the worst of {together} intervals."));
         }
-        caption
+        parts.join(" ")
     }
 }
 
@@ -238,7 +246,7 @@ fn groups(seconds: &[Second]) -> (Vec<Group<'_>>, usize) {
 }
 
 fn margins(canvas: &Canvas<'_>) -> Margins {
-    Margins { top: 34, right: if canvas.is_narrow() { 98 } else { 150 }, bottom: 30, left: 62 }
+    Margins { top: 34, right: if canvas.is_narrow() { 106 } else { 150 }, bottom: 30, left: 62 }
 }
 
 fn time_axis(canvas: &Canvas<'_>, groups: &[Group<'_>]) -> Axis {
@@ -263,7 +271,10 @@ fn bands(
             Phase::CoolDown => (AXIS, "cool-down"),
             Phase::Measure => continue,
         };
-        chart.draw_series([Rectangle::new([(from, y.start), (to, y.end)], colour.mix(0.13).filled())])?;
+        chart.draw_series([Rectangle::new(
+            [(from, y.start), (to, y.end)],
+            colour.mix(0.13).filled(),
+        )])?;
         let (left, right) = (x_of(chart, (from, y.end)), x_of(chart, (to, y.end)));
         if right - left > 58 {
             let at = (i32::midpoint(left, right), margins.top + 9);

@@ -12,11 +12,10 @@ const NOT_MEASURED: &str = "not measured";
 
 pub(super) fn instrument(run: &Run) -> Section {
     let instrument = &run.instrument;
-    let mut table = Table::new("The instrument's account of itself", "words facts", &[
-        "What", "Measured", "What it says",
-    ]);
+    let mut table =
+        Table::new("The instrument's account of itself", "words facts", &["What", "Measured"]);
     let mut row = |what: &str, measured: String, says: &str| {
-        table.row("", vec![what.into(), measured.into(), says.into()]);
+        table.row("", vec![Cell::noted(what, says), measured.into()]);
     };
     row(
         "Workers",
@@ -64,7 +63,7 @@ fn shares(table: &mut Table, instrument: &Instrument) {
         share => format!("{share} of one core"),
     };
     let mut row = |what: &str, measured: String, says: &str| {
-        table.row("", vec![what.into(), measured.into(), says.into()]);
+        table.row("", vec![Cell::noted(what, says), measured.into()]);
     };
     row(
         "Processor, sending threads",
@@ -76,27 +75,21 @@ fn shares(table: &mut Table, instrument: &Instrument) {
         core(instrument.process_cpu_share),
         "With the embedded target, if there is one.",
     );
-    row(
-        "Spinning",
-        core(instrument.spin_share),
-        "Waiting busily for the next intended start.",
-    );
+    row("Spinning", core(instrument.spin_share), "Waiting busily for the next intended start.");
     row(
         "Throttled",
-        instrument
-            .throttled_share
-            .map_or_else(|| NOT_MEASURED.to_owned(), |_| {
-                format!("{} of the run", words::share(instrument.throttled_share))
-            }),
+        instrument.throttled_share.map_or_else(
+            || NOT_MEASURED.to_owned(),
+            |_| format!("{} of the run", words::share(instrument.throttled_share)),
+        ),
         "Sending threads that were ready to run and did not get a processor.",
     );
     row(
         "Null target",
-        instrument
-            .null_cost_ns
-            .map_or_else(|| NOT_MEASURED.to_owned(), |ns| {
-                format!("{} an operation", format_duration(ns))
-            }),
+        instrument.null_cost_ns.map_or_else(
+            || NOT_MEASURED.to_owned(),
+            |ns| format!("{} an operation", format_duration(ns)),
+        ),
         "Cost of schedule, dispatch and record, measured in this process before the run.",
     );
     row(
@@ -151,7 +144,7 @@ pub(super) fn device(run: &Run) -> Section {
             format!(" ({each:.2} an evaluation)")
         };
         row("Device calls", format!("{}{each}", format_count(device.device_calls)));
-        row("Evaluations failed", words::part(device.failures, device.evaluations));
+        row("Evaluations failed", format_count(device.failures));
         row("HSM sessions reopened", format_count(device.sessions_reopened));
     }
     if let Some(quorum) = &run.quorum {

@@ -76,9 +76,9 @@ pub fn report_html(input: &ReportInput) -> Result<String, ReportError> {
         reasons: if run.reasons.is_empty() {
             vec![ending.meaning().to_owned()]
         } else {
-            run.reasons.clone()
+            run.reasons.iter().map(|text| glued(text)).collect()
         },
-        warnings: warnings(run),
+        warnings: warnings(run).iter().map(|text| glued(text)).collect(),
         slos: results::slos(run),
         tiles: results::tiles(run),
         sections,
@@ -109,6 +109,18 @@ fn subtitle(run: &Run) -> Vec<String> {
     parts.push(format!("revision {}", run.provenance.revision));
     parts.retain(|part| !part.is_empty());
     parts
+}
+
+/// Keeps a figure and its unit on one line.
+fn glued(text: &str) -> String {
+    let mut glued = text.to_owned();
+    for unit in ["%", "ns", "µs", "ms", "s"] {
+        for end in ["", ",", ".", ":", ";", ")"] {
+            let (loose, tight) = (format!(" {unit}{end} "), format!("\u{a0}{unit}{end} "));
+            glued = glued.replace(&loose, &tight);
+        }
+    }
+    glued
 }
 
 const fn ending_class(ending: Ending) -> &'static str {

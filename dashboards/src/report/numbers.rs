@@ -21,9 +21,8 @@ pub(super) fn every_number(input: &ReportInput) -> Section {
             .with(Block::Table(quantiles(input)));
     }
     if run.operations.values().any(|operation| !operation.stages_mean_ns.is_empty()) {
-        section = section
-            .with(Block::Heading("Stages".to_owned()))
-            .with(Block::Table(stages(input)));
+        section =
+            section.with(Block::Heading("Stages".to_owned())).with(Block::Table(stages(input)));
     }
     section = section
         .with(Block::Heading("Rates and counts".to_owned()))
@@ -48,13 +47,14 @@ fn quantiles(input: &ReportInput) -> Table {
         "figures",
         &["Operation", "Outcome", "Time", "#Count", "#p50", "#p90", "#p99", "#p99.9", "#max"],
     );
-    let mut row = |operation: &str, outcome: &str, time: &str, count: Option<u64>, of: &Quantiles| {
-        let count = count.map_or_else(String::new, format_count);
-        let mut cells: Vec<Cell> =
-            vec![operation.into(), outcome.into(), time.into(), count.into()];
-        cells.extend(words::quantiles(of).map(|(_, ns)| exact(ns)));
-        table.row("", cells);
-    };
+    let mut row =
+        |operation: &str, outcome: &str, time: &str, count: Option<u64>, of: &Quantiles| {
+            let count = count.map_or_else(String::new, format_count);
+            let mut cells: Vec<Cell> =
+                vec![operation.into(), outcome.into(), time.into(), count.into()];
+            cells.extend(words::quantiles(of).map(|(_, ns)| exact(ns)));
+            table.row("", cells);
+        };
     for (name, operation) in words::operations(&input.run) {
         let intended = Some(operation.intended);
         row(name, "all intended", "response", intended, &operation.response_intended_ns);
@@ -81,13 +81,16 @@ fn stages(input: &ReportInput) -> Table {
     );
     for (name, operation) in words::operations(&input.run) {
         for (key, all, slowest) in words::stages(operation) {
-            table.row("", vec![
-                name.clone().into(),
-                key.into(),
-                format!("{all:.1}").into(),
-                slowest.map_or_else(|| NONE.to_owned(), |ns| format!("{ns:.1}")).into(),
-                format_count(operation.slowest_count).into(),
-            ]);
+            table.row(
+                "",
+                vec![
+                    name.clone().into(),
+                    key.into(),
+                    format!("{all:.1}").into(),
+                    slowest.map_or_else(|| NONE.to_owned(), |ns| format!("{ns:.1}")).into(),
+                    format_count(operation.slowest_count).into(),
+                ],
+            );
         }
     }
     table

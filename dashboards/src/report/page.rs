@@ -49,7 +49,11 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(caption: impl Into<String>, class: &'static str, head: &[&'static str]) -> Self {
+    pub(super) fn new(
+        caption: impl Into<String>,
+        class: &'static str,
+        head: &[&'static str],
+    ) -> Self {
         let head = head
             .iter()
             .map(|text| match text.strip_prefix('#') {

@@ -1,7 +1,7 @@
 //! What the run found: rules, headline figures, operations, curves, time, stages, errors.
 
 use vaultmark_results::model::{OperationResult, Run};
-use vaultmark_results::units::{format_count, format_duration, format_rate, format_share};
+use vaultmark_results::units::{format_count, format_duration, format_share};
 
 use super::page::{Block, Cell, Section, Table, Tile};
 use crate::chart::{self, ChartError};
@@ -39,15 +39,12 @@ pub(super) fn slos(run: &Run) -> Option<Section> {
 }
 
 pub(super) fn tiles(run: &Run) -> Vec<Tile> {
-    let tile = |name: &str, figure: String, detail: String| Tile {
-        name: name.to_owned(),
-        figure,
-        detail,
-    };
+    let tile =
+        |name: &str, figure: String, detail: String| Tile { name: name.to_owned(), figure, detail };
     let mut tiles = vec![tile(
         "achieved",
-        format_rate(run.achieved_per_s),
-        format!("of {} offered", format_rate(run.offered_per_s)),
+        words::rate(run.achieved_per_s),
+        format!("of {} offered", words::rate(run.offered_per_s)),
     )];
     if let Some((name, operation)) = words::main_operation(run) {
         let [p50, _, p99, ..] = words::intended_quantiles(operation);
@@ -99,7 +96,7 @@ pub(super) fn operations(run: &Run) -> Section {
         ))
         .text(format!(
             "Goodput, what ended as expected: {}. Never sent: {}.",
-            format_rate(run.goodput_per_s),
+            words::rate(run.goodput_per_s),
             format_count(run.unsent)
         ))
 }
@@ -123,8 +120,7 @@ fn operation_rows(table: &mut Table, name: &str, operation: &OperationResult) {
         cells.push(words::duration(result.dispatch_delay_ns.p99).into());
         table.row(if result.expected { "sub" } else { "sub amiss" }, cells);
     }
-    let ended: u64 = operation.outcomes.values().map(|result| result.count).sum();
-    let never = operation.intended.saturating_sub(ended);
+    let never = words::without_outcome(operation);
     if never > 0 {
         let mut cells = vec![
             Cell::noted("without an outcome", "never sent, or unanswered when the run ended"),
@@ -152,7 +148,10 @@ pub(super) fn over_time(input: &ReportInput) -> Result<Option<Section>, ChartErr
     let Some(rates) = chart::rates(input)? else { return Ok(None) };
     let mut section = Section::new("time", "Over the run")
         .text(
-            "Time counts from the start of the measurement phase; what was not measured is shaded.",
+            "Time counts from the start of the measurement phase; what was not measured is shaded. \
+             Response and service times are of operations that ended as expected (of several \
+             expected outcomes, the most frequent), by the interval they ended in. Where response \
+             lies above service, arrivals waited to be sent.",
         )
         .with(Block::Heading("Offered and achieved".to_owned()))
         .with(Block::Figure(rates));
@@ -162,16 +161,14 @@ pub(super) fn over_time(input: &ReportInput) -> Result<Option<Section>, ChartErr
         }
     }
     if !input.run.faults.is_empty() {
-        let mut table = Table::new("Faults the scenario injected", "words", &[
-            "Fault", "#From", "#To",
-        ]);
+        let mut table =
+            Table::new("Faults the scenario injected", "words", &["Fault", "#From", "#To"]);
         for fault in &input.run.faults {
             let until = fault.until_s.map_or_else(|| "the end".to_owned(), words::seconds);
-            table.row("", vec![
-                fault.what.clone().into(),
-                words::seconds(fault.at_s).into(),
-                until.into(),
-            ]);
+            table.row(
+                "",
+                vec![fault.what.clone().into(), words::seconds(fault.at_s).into(), until.into()],
+            );
         }
         section = section.with(Block::Heading("Faults".to_owned())).with(Block::Table(table));
     }
@@ -209,22 +206,28 @@ fn stage_table(name: &str, operation: &OperationResult) -> Table {
         &["Stage", "#Mean, all", "#share", "#Mean, slowest 1 %", "#share"],
     );
     for (n, (key, mean, mean_slowest)) in stages.iter().enumerate() {
-        table.row("", vec![
-            Cell::patched(words::stage_name(key), chart::series_class(n)),
-            words::mean(*mean).into(),
-            of(*mean, all).into(),
-            mean_slowest.map_or_else(|| NONE.to_owned(), words::mean).into(),
-            mean_slowest.map_or_else(|| NONE.to_owned(), |ns| of(ns, slowest)).into(),
-        ]);
+        table.row(
+            "",
+            vec![
+                Cell::patched(words::stage_name(key), chart::series_class(n)),
+                words::mean(*mean).into(),
+                of(*mean, all).into(),
+                mean_slowest.map_or_else(|| NONE.to_owned(), words::mean).into(),
+                mean_slowest.map_or_else(|| NONE.to_owned(), |ns| of(ns, slowest)).into(),
+            ],
+        );
     }
     let has_slowest = operation.slowest_count > 0;
-    table.row("lead", vec![
-        Cell::from("all stages"),
-        words::mean(all).into(),
-        Cell::from(""),
-        if has_slowest { words::mean(slowest) } else { NONE.to_owned() }.into(),
-        Cell::from(""),
-    ]);
+    table.row(
+        "lead",
+        vec![
+            Cell::from("all stages"),
+            words::mean(all).into(),
+            Cell::from(""),
+            if has_slowest { words::mean(slowest) } else { NONE.to_owned() }.into(),
+            Cell::from(""),
+        ],
+    );
     table
 }
 
@@ -236,12 +239,15 @@ pub(super) fn errors(run: &Run) -> Section {
     let mut table =
         Table::new("Errors, all phases", "words", &["Error", "Operation", "Outcome", "#Count"]);
     for error in &run.errors {
-        table.row("", vec![
-            error.error.clone().into(),
-            error.operation.clone().into(),
-            error.outcome.replace('_', " ").into(),
-            format_count(error.count).into(),
-        ]);
+        table.row(
+            "",
+            vec![
+                error.error.clone().into(),
+                error.operation.clone().into(),
+                error.outcome.replace('_', " ").into(),
+                format_count(error.count).into(),
+            ],
+        );
     }
     section.text("All phases, most frequent first.").with(Block::Table(table))
 }
