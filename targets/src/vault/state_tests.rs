@@ -69,7 +69,7 @@ pub(super) fn pending(account: AccountId, number: u8, now_ms: u64) -> Vec<u8> {
     Command::RegisterPending { account, registration, now_ms }.encode()
 }
 
-pub(super) fn said(reply: &[u8]) -> Say {
+fn said(reply: &[u8]) -> Say {
     match postcard::from_bytes(reply).expect("a reply decodes") {
         CommandReply::Charged { registration, left, last_until_ms, .. } => {
             let number = registration.id.0[0];
