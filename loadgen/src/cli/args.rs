@@ -32,14 +32,11 @@ Examples:
   vaultmark run
   vaultmark run scenarios/recover-steady.toml --rate 400/s --duration 2m
   vaultmark run quickstart --hsm softhsm:seed-inside --slo \"recover.service.p99 < 50ms\"
-  vaultmark run register-burst --set load.newcomers.to=300/s --dry-run")]
+  vaultmark run register-burst --set load.newcomers.arrival.to=300/s --dry-run")]
 pub struct RunArgs {
     /// A scenario file, or the name of a scenario that comes with the program (see list)
     #[arg(default_value = "quickstart")]
     pub scenario: String,
-    /// What the command line changes in the scenario.
-    #[command(flatten)]
-    pub overrides: OverrideArgs,
     /// Print the scenario with every field resolved, and don't run it
     #[arg(long)]
     pub dry_run: bool,
@@ -50,6 +47,10 @@ pub struct RunArgs {
     /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
+    // Last, since the heading of these flags would also stand above whatever followed.
+    /// What the command line changes in the scenario.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
 }
 
 /// Flags that change a scenario.

@@ -115,6 +115,49 @@ mod tests {
         }
     }
 
+    /// The words of an example up to what the shell would do with its output. Quotes are kept
+    /// together; nothing else of a shell is used in examples.
+    fn words(example: &str) -> Vec<OsString> {
+        let end = [" | ", " > ", " && ", "   "].iter().filter_map(|end| example.find(end)).min();
+        let mut words = Vec::new();
+        for (n, part) in example[..end.unwrap_or(example.len())].split('"').enumerate() {
+            if n % 2 == 1 {
+                words.push(part.into());
+            } else {
+                words.extend(part.split_whitespace().map(OsString::from));
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_example_works() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for example in help.lines().skip(1) {
+                let cli = parse(words(example.trim())).unwrap_or_else(|_| panic!("{example}"));
+                let Command::Run(mut run) = cli.command else { continue };
+                // Tests do not run in the folder that an example's path begins in.
+                run.scenario = run.scenario.replace("scenarios/", "").replace(".toml", "");
+                if let Err(mistakes) = run.resolve() {
+                    panic!("{example}\n{mistakes}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_changes_to_a_scenario_stand_under_their_own_heading() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in run.get_arguments() {
+            let name = argument.get_id().as_str();
+            let changes = argument.get_help_heading() == Some("Changes to the scenario");
+            let expected = !["scenario", "dry_run", "out", "json"].contains(&name);
+            assert_eq!(changes, expected, "{name}");
+        }
+    }
+
     #[test]
     fn a_command_line_ends_as_documented() {
         let check = |line: &str, expected: Result<(), Exit>| {
