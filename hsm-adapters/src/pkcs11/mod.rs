@@ -22,7 +22,6 @@ use crate::x_only;
 use context::Context;
 use error::device_error;
 use session::{Link, Pkcs11Session, PointFormat};
-use softhsm::TokenNumber;
 use token::{Inside, Token};
 
 mod context;
@@ -65,8 +64,6 @@ pub struct Pkcs11Adapter {
     keys: Arc<Keys>,
     point_format: PointFormat,
     token: Arc<Token>,
-    /// Of a token made by [`softhsm`]; the token is wiped when the number is used again.
-    number: Option<TokenNumber>,
 }
 
 /// What an evaluation needs beside the key in the device.
@@ -92,18 +89,16 @@ impl Pkcs11Adapter {
     ) -> Result<Self, AdapterError> {
         supported("pkcs11", provision, suite)?;
         let context = Context::open(module, None, || Ok(None))?;
-        Self::on_token(context, "pkcs11", access, provision, suite, secrets)
+        Self::on_token(Token::open(context, access, None)?, "pkcs11", provision, suite, secrets)
     }
 
     fn on_token(
-        context: Arc<Context>,
+        token: Token,
         name: &str,
-        access: TokenAccess,
         provision: KeyProvision,
         suite: Suite,
         secrets: &FleetSecrets,
     ) -> Result<Self, AdapterError> {
-        let token = Token::open(context, access)?;
         token.require(provision, suite)?;
         let seed = OprfSeed::of(suite, secrets);
         let keys = if provision == KeyProvision::KeyInsideTweaked {
@@ -127,7 +122,6 @@ impl Pkcs11Adapter {
             keys: Arc::new(keys),
             point_format: PointFormat::Raw,
             token: Arc::new(token),
-            number: None,
         };
         adapter.check(secrets)?;
         Ok(adapter)

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::error::AdapterError;
+use super::token::Token;
 use super::{Pkcs11Adapter, TokenAccess, supported};
 use crate::device::{FleetSecrets, KeyProvision, Secret, Suite};
 
@@ -81,8 +82,8 @@ pub fn open(
     })?;
     let number = TokenNumber::take();
     let access = make_token(&context, &folder, &number)?;
-    let mut adapter = Pkcs11Adapter::on_token(context, NAME, access, provision, suite, secrets)?;
-    adapter.number = Some(number);
+    let token = Token::open(context, access, Some(number))?;
+    let mut adapter = Pkcs11Adapter::on_token(token, NAME, provision, suite, secrets)?;
     let software = "a software token: the calls of a device, not its protection";
     adapter.info.caveat = Some(match adapter.info.caveat.take() {
         Some(more) => format!("{software}; {more}"),
@@ -226,12 +227,11 @@ fn set_configuration_variable(file: OsString) {
     if std::env::var_os(VARIABLE).as_ref() == Some(&file) {
         return;
     }
-    // SAFETY: setting a variable races only with C code that reads the environment at the same time;
-    // Rust's own readers and writers share a lock. The C code of this process is its C library, which
-    // Rust's standard library asks for nothing that reads the environment, and PKCS#11 modules: this
-    // runs under the lock of `context.rs`, before SoftHSM is initialised and in the thread that will
-    // initialise it, and other modules read the environment when they are initialised, under the
-    // same lock. On top of that the C library of current systems (glibc 2.41) makes readers safe.
+    // SAFETY: setting a variable races only with C code that reads the environment at the same time:
+    // Rust's standard library takes a lock around its own reading and writing, and around the C
+    // functions it calls that read (name resolution). The other C code of this process is PKCS#11
+    // modules, which read the environment when they are initialised; that and this happen under the
+    // one lock of `context.rs`.
     unsafe { std::env::set_var(VARIABLE, file) }
 }
 

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::TokenAccess;
 use super::context::Context;
 use super::error::{AdapterError, device_error};
+use super::softhsm::TokenNumber;
 use crate::device::{DeviceError, KeyProvision, Suite};
 use crate::key::OprfSeed;
 
@@ -38,13 +39,21 @@ pub(super) struct Token {
     home: Mutex<Session>,
     slot: Slot,
     access: TokenAccess,
+    /// Of a token made by `softhsm.rs`, which is wiped when its number is used again: free only when
+    /// the last HSM session on the token has gone.
+    _number: Option<TokenNumber>,
     /// Last, so that the module outlives its sessions.
     context: Arc<Context>,
 }
 
 impl Token {
-    /// Finds the token and logs in.
-    pub(super) fn open(context: Arc<Context>, access: TokenAccess) -> Result<Self, AdapterError> {
+    /// Finds the token and logs in. If this process is logged in already, through another adapter,
+    /// the module does not look at the PIN again.
+    pub(super) fn open(
+        context: Arc<Context>,
+        access: TokenAccess,
+        number: Option<TokenNumber>,
+    ) -> Result<Self, AdapterError> {
         let slot = find(&context, &access.label)?;
         let home = context
             .pkcs11()
@@ -52,7 +61,7 @@ impl Token {
             .map_err(|error| AdapterError::of(&access.label, "opening an HSM session", &error))?;
         log_in(&home, &access)
             .map_err(|error| AdapterError::of(&access.label, "logging in", &error))?;
-        Ok(Self { home: Mutex::new(home), slot, access, context })
+        Ok(Self { home: Mutex::new(home), slot, access, _number: number, context })
     }
 
     pub(super) fn label(&self) -> &str {
