@@ -61,7 +61,7 @@ pub(super) struct Start {
 }
 
 /// A frame being filled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Frame {
     bytes: Vec<u8>,
 }
@@ -72,11 +72,7 @@ impl Frame {
         Self { bytes: vec![0; HEADER_LEN] }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER_LEN
-    }
-
-    /// Bytes so far.
+    /// Bytes so far, header included.
     pub(super) const fn len(&self) -> usize {
         self.bytes.len()
     }

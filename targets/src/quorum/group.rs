@@ -97,8 +97,14 @@ impl GroupConfig {
             max_in_snapshot_log_to_keep: self.snapshot_every / 10,
             // Beyond what a snapshot leaves in the log, a snapshot is the only way.
             replication_lag_threshold: self.snapshot_every.saturating_mul(2),
-            purge_batch_size: 1_024,
+            // Few enough that the memory comes back, many enough to be worth a record in the log.
+            purge_batch_size: (self.snapshot_every / 10).clamp(1, 1_024),
             max_payload_entries: 1_024,
+            // A leader may have had entries committed by the others before they were durable in its
+            // own log. If it came back to lead the same term without them, it would put others in
+            // their places under the same log ids, and nobody could tell: it has to be elected
+            // anew. (The library's default is otherwise; SIGKILL then lost answered commits.)
+            enable_leader_restore: Some(false),
             // A replica that was cut off comes back without deposing a leader that others follow.
             enable_pre_vote: Some(true),
             // A replica in the same process is worth asking again soon.
@@ -126,14 +132,14 @@ pub struct QuorumCounters {
 
 /// A fleet in one process.
 pub struct Group {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     config: GroupConfig,
     library: Arc<openraft::Config>,
     make: Box<dyn Fn(u32) -> Box<dyn StateMachine> + Send + Sync>,
-    switchboard: Arc<Switchboard>,
+    pub(super) switchboard: Arc<Switchboard>,
     /// The runtime the replicas live on: a restarted one joins the others there.
     runtime: tokio::runtime::Handle,
     /// What commits need of replica n, at n − 1; `None` while it is down.
@@ -141,9 +147,9 @@ struct Shared {
     /// The replicas themselves. Held while one is killed or restarted, so that one of these happens
     /// at a time.
     slots: Mutex<Vec<Slot>>,
-    leadership: watch::Sender<Leadership>,
+    pub(super) leadership: watch::Sender<Leadership>,
     meter: Arc<Meter>,
-    in_flight: AtomicUsize,
+    pub(super) in_flight: AtomicUsize,
     commits: AtomicU64,
     elections: AtomicU64,
 }
@@ -163,9 +169,9 @@ enum Stop {
 
 /// Who leads, as the replicas last said of themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Leadership {
-    term: u64,
-    leader: Option<u32>,
+pub(super) struct Leadership {
+    pub(super) term: u64,
+    pub(super) leader: Option<u32>,
 }
 
 impl Group {
@@ -442,7 +448,7 @@ impl Shared {
     }
 
     /// The leader, as soon as there is one; `None` if there is none until `deadline`.
-    async fn leader_by(&self, deadline: Instant) -> Option<u32> {
+    pub(super) async fn leader_by(&self, deadline: Instant) -> Option<u32> {
         if let Some(leader) = self.leadership.borrow().leader {
             return Some(leader);
         }
@@ -498,7 +504,7 @@ impl Shared {
         });
     }
 
-    fn raft(&self, number: u32) -> Option<Raft> {
+    pub(super) fn raft(&self, number: u32) -> Option<Raft> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
         running.get(index(number)?).cloned().flatten()
     }

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures_util::StreamExt;
+use futures_util::future::ready;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
@@ -70,12 +71,13 @@ impl std::error::Error for Lost {}
 /// stream of appends itself, with no queue or copy between.
 #[derive(Default)]
 pub(super) struct Switchboard {
-    lines: RwLock<Lines>,
+    lines: Arc<RwLock<Lines>>,
 }
 
 #[derive(Default)]
 struct Lines {
     replicas: BTreeMap<u32, Raft>,
+    /// Ways, from one replica to another, that carry nothing.
     cut: BTreeSet<(u32, u32)>,
 }
 
@@ -90,12 +92,37 @@ impl Switchboard {
         drop(self.write().replicas.remove(&number));
     }
 
+    /// Cuts every way between a replica and the others, or mends them.
+    #[cfg(test)]
+    pub(super) fn isolate(&self, number: u32, isolated: bool) {
+        let mut lines = self.write();
+        let others: Vec<u32> = lines.replicas.keys().copied().collect();
+        for other in others {
+            for way in [(number, other), (other, number)] {
+                if isolated {
+                    lines.cut.insert(way)
+                } else {
+                    lines.cut.remove(&way)
+                };
+            }
+        }
+    }
+
     fn reach(&self, from: u32, to: u32) -> Result<Raft, Lost> {
         let lines = self.read();
         if lines.cut.contains(&(from, to)) {
-            return Err(Lost(format!("the line from replica {from} to {to} is cut")));
+            return Err(Lost(format!("the way from replica {from} to {to} is cut")));
         }
         lines.replicas.get(&to).cloned().ok_or_else(|| Lost(format!("replica {to} is down")))
+    }
+
+    /// Whether the way from one replica to another carries anything, asked again each time.
+    fn way(&self, from: u32, to: u32) -> impl Fn() -> bool + Send + use<> {
+        let lines = Arc::clone(&self.lines);
+        move || {
+            let lines = lines.read().unwrap_or_else(PoisonError::into_inner);
+            !lines.cut.contains(&(from, to))
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Lines> {
@@ -113,6 +140,19 @@ impl fmt::Debug for Switchboard {
     }
 }
 
+/// Takes one request and loses it. Not none: it is in the stream of requests that the library waits
+/// before it tries again.
+fn lose(
+    mut requests: BoxStream<'static, AppendEntriesRequest<Types>>,
+    lost: Lost,
+) -> BoxStream<'static, Result<StreamAppendResult<Types>, Lost>> {
+    let lose = async move {
+        drop(requests.next().await);
+        Err(lost)
+    };
+    futures_util::stream::once(lose).boxed()
+}
+
 impl Transport for Switchboard {
     fn append(
         &self,
@@ -122,14 +162,19 @@ impl Transport for Switchboard {
     ) -> BoxStream<'static, Result<StreamAppendResult<Types>, Lost>> {
         let raft = match self.reach(from, to) {
             Ok(raft) => raft,
-            Err(lost) => return futures_util::stream::once(async { Err(lost) }).boxed(),
+            Err(lost) => return lose(requests, lost),
         };
         // The follower's task holds the leader's stream, and waits in it: it must let go as soon
         // as the leader stops listening, for the leader's next stream waits for that.
         let (listening, not_listening) = oneshot::channel::<()>();
+        let (there, back) = (self.way(from, to), self.way(to, from));
+        let requests = requests.take_while(move |_| ready(there()));
         raft.stream_append(requests.take_until(not_listening))
             .map(move |answer| {
                 let _held_while_answers_are_read = &listening;
+                if !back() {
+                    return Err(Lost(format!("the way from replica {to} to {from} is cut")));
+                }
                 answer.map_err(|fatal| Lost(fatal.to_string()))
             })
             .boxed()
