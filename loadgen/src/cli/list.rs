@@ -107,7 +107,7 @@ impl std::fmt::Display for Listed {
             Self::Damaged(folder, why) => (folder, format!("damaged: {why}")),
         };
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        write!(f, "{:<44} {words}", name.escape_debug())
+        write!(f, "{:<44} {words}", name.escape_debug().to_string())
     }
 }
 
@@ -177,7 +177,9 @@ mod tests {
         let text = listed(folder.path(), false);
         let rows: Vec<&str> = text.lines().filter(|line| line.contains("damaged: ")).collect();
         assert_eq!(rows.len(), 2, "{text}");
-        assert!(rows[0].starts_with("  20261122T") && rows[1].starts_with("  20261121T"));
+        // The verdicts stand below each other.
+        assert!(rows[0].starts_with(&format!("  {:<44} damaged", "20261122T031502Z-b-7f3a")));
+        assert!(rows[1].starts_with("  20261121T"));
         let json: Json = serde_json::from_str(&listed(folder.path(), true)).unwrap();
         assert_eq!(json["runs"].as_array().map(Vec::len), Some(2));
     }
