@@ -1,7 +1,7 @@
 //! What keeps the key: one adapter per device family, behind one small trait.
 //!
 //! An [`HsmAdapter`] opens HSM sessions; an [`HsmSession`] is owned by one thread and evaluates the
-//! OPRF on it; an [`HsmPool`](pool::HsmPool) is those threads behind a bounded queue. What stays
+//! OPRF on it; an [`HsmPool`] is those threads behind a bounded queue. What stays
 //! inside the device is its [`KeyProvision`], and every result names it. This crate knows nothing
 //! of OPAQUE, of the vault or of load: it turns (credential identifier, blinded element) into an
 //! evaluated element.
