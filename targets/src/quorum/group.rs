@@ -1,119 +1,25 @@
 //! A fleet in one process: n replicas, each with its own log, state machine and consensus task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{ServerState, SnapshotPolicy};
+use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use vaultmark_hsm::Clock;
 
-use super::disk::{Disk, FileDisk};
+use super::config::GroupConfig;
 use super::recovery::Place;
 use super::replica::{Opened, Replica};
 use super::transport::{Switchboard, Transport};
 use super::types::{Command, Raft};
 use super::wal::{Flush, Meter};
 use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, QuorumLog, StateMachine};
-
-/// What a fleet is made of.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// Replicas, numbered from 1: 1, 3, 5 or 7.
-    pub replicas: u32,
-    /// What the logs are kept on.
-    pub disk: Arc<dyn Disk>,
-    /// Where on it they are; each replica has a folder of its own inside.
-    pub folder: PathBuf,
-    /// Whether a replica answers only for what fdatasync made durable. Without it everything is
-    /// still written, and a killed process loses nothing; a power cut may lose anything.
-    pub durable: bool,
-    /// Whether each append waits for its own sync, on the replica's task and not on a thread of the
-    /// log's: for fleets under simulated time, on a disk in memory.
-    pub inline: bool,
-    /// Chance: the jitter of elections.
-    pub seed: u64,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// How often a leader with nothing to say says so.
-    pub heartbeat: Duration,
-    /// A follower that hears nothing for longer than between these two stands for election.
-    pub election_timeout_min: Duration,
-    /// See `election_timeout_min`.
-    pub election_timeout_max: Duration,
-    /// How long a commit waits: for a leader, and then for its answer.
-    pub commit_timeout: Duration,
-    /// Commits in flight beyond which further ones are refused as [`CommitError::Full`].
-    pub in_flight_max: usize,
-    /// Entries applied between two snapshots.
-    pub snapshot_every: u64,
-    /// Bytes of a log segment.
-    pub segment_bytes: u64,
-}
-
-impl GroupConfig {
-    /// A durable fleet with everything else as it usually is.
-    #[must_use]
-    pub fn new(replicas: u32, folder: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            replicas,
-            disk: Arc::new(FileDisk),
-            folder,
-            durable: true,
-            inline: false,
-            seed: 1,
-            clock,
-            heartbeat: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
-            commit_timeout: Duration::from_secs(5),
-            in_flight_max: 16_384,
-            snapshot_every: 200_000,
-            segment_bytes: 64 << 20,
-        }
-    }
-
-    /// The library's own configuration.
-    fn library(&self) -> Result<openraft::Config, QuorumError> {
-        if !matches!(self.replicas, 1 | 3 | 5 | 7) {
-            let seen = self.replicas;
-            return Err(QuorumError::Config(format!("1, 3, 5 or 7 replicas, not {seen}")));
-        }
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let config = openraft::Config {
-            cluster_name: "quorum".to_owned(),
-            heartbeat_interval: ms(self.heartbeat),
-            election_timeout_min: ms(self.election_timeout_min),
-            election_timeout_max: ms(self.election_timeout_max),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
-            max_in_snapshot_log_to_keep: self.snapshot_every / 10,
-            // Beyond what a snapshot leaves in the log, a snapshot is the only way.
-            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
-            // Few enough that the memory comes back, many enough to be worth a record in the log.
-            purge_batch_size: (self.snapshot_every / 10).clamp(1, 1_024),
-            max_payload_entries: 1_024,
-            // A leader may have had entries committed by the others before they were durable in its
-            // own log. If it came back to lead the same term without them, it would put others in
-            // their places under the same log ids, and nobody could tell: it has to be elected
-            // anew. (The library's default is otherwise; SIGKILL then lost answered commits.)
-            enable_leader_restore: Some(false),
-            // A replica that was cut off comes back without deposing a leader that others follow.
-            enable_pre_vote: Some(true),
-            // A replica in the same process is worth asking again soon.
-            backoff: "10ms 20ms ..200ms".to_owned(),
-            ..openraft::Config::default()
-        };
-        config.validate().map_err(|error| QuorumError::Config(error.to_string()))
-    }
-}
 
 /// What the replicas did, all together.
 #[derive(Clone, Debug)]
@@ -130,7 +36,9 @@ pub struct QuorumCounters {
     pub torn_tails: u64,
 }
 
-/// A fleet in one process.
+/// A fleet in one process. It lives on the runtime that it was started on, whose timers must be
+/// enabled; commits may come from any. A runtime of one thread that does nothing else keeps it out
+/// of the way of long computations, which would delay heartbeats and cause elections.
 pub struct Group {
     pub(super) shared: Arc<Shared>,
 }
@@ -149,6 +57,7 @@ pub(super) struct Shared {
     slots: Mutex<Vec<Slot>>,
     pub(super) leadership: watch::Sender<Leadership>,
     meter: Arc<Meter>,
+    failures: std::sync::Mutex<BTreeMap<u32, String>>,
     pub(super) in_flight: AtomicUsize,
     commits: AtomicU64,
     elections: AtomicU64,
@@ -176,7 +85,7 @@ pub(super) struct Leadership {
 
 impl Group {
     /// Starts every replica on the present tokio runtime, from what its folder holds, and returns
-    /// when one of them leads. `make` gives a fresh state machine for a replica's number; it is
+    /// when one of them leads and has applied everything that was ever committed. `make` gives a fresh state machine for a replica's number; it is
     /// called again when a replica restarts, after the former one was dropped.
     ///
     /// # Errors
@@ -197,6 +106,7 @@ impl Group {
             running: RwLock::new((0..count).map(|_| None).collect()),
             slots: Mutex::new((0..count).map(|_| Slot::default()).collect()),
             leadership: watch::Sender::default(),
+            failures: std::sync::Mutex::default(),
             in_flight: AtomicUsize::new(0),
             commits: AtomicU64::new(0),
             elections: AtomicU64::new(0),
@@ -206,8 +116,7 @@ impl Group {
             group.shutdown().await;
             return Err(error);
         }
-        let deadline = Instant::now() + group.shared.config.commit_timeout;
-        if group.shared.leader_by(deadline).await.is_none() {
+        if !group.shared.is_ready().await {
             group.shutdown().await;
             return Err(QuorumError::Consensus("no replica came to lead".to_owned()));
         }
@@ -293,11 +202,16 @@ impl Group {
         }
     }
 
+    /// The replicas that stopped by themselves, and why: a disk that failed, for one.
+    #[must_use]
+    pub fn failures(&self) -> Vec<(u32, String)> {
+        let failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.iter().map(|(replica, why)| (*replica, why.clone())).collect()
+    }
+
     /// Stops every replica, with everything written that was asked for.
     pub async fn shutdown(&self) {
-        for replica in 1..=self.replicas() {
-            self.shared.stop(replica, Stop::Close).await;
-        }
+        self.shared.close().await;
     }
 
     /// Starts every replica, and makes them one group if nothing was ever written.
@@ -323,6 +237,15 @@ impl Group {
             founded.map_err(|error| QuorumError::Consensus(error.to_string()))?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Group {
+    /// Replicas hold each other, so they would go on by themselves, and keep their folders.
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        // On a runtime that is ending this does nothing, and the replicas end with it.
+        drop(self.shared.runtime.spawn(async move { shared.close().await }));
     }
 }
 
@@ -372,6 +295,7 @@ impl Shared {
             return Err(QuorumError::Disk(format!("the log of replica {number} is gone")));
         }
         slot.lives += 1;
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let replica = Replica::start(
             number,
             opened,
@@ -400,6 +324,12 @@ impl Shared {
         match how {
             Stop::Kill => replica.kill().await,
             Stop::Close => replica.close().await,
+        }
+    }
+
+    async fn close(&self) {
+        for replica in 1..=self.config.replicas {
+            self.stop(replica, Stop::Close).await;
         }
     }
 
@@ -457,9 +387,29 @@ impl Shared {
         tokio::time::timeout_at(deadline, elected).await.ok()?.ok()?.leader
     }
 
+    /// Waits until there is a leader that a majority follows and that has applied what was committed
+    /// before; whether that came true within the commit timeout.
+    async fn is_ready(&self) -> bool {
+        let deadline = Instant::now() + self.config.commit_timeout;
+        while let Some(leader) = self.leader_by(deadline).await {
+            if let Some(raft) = self.raft(leader) {
+                let ready = raft.ensure_linearizable(ReadPolicy::ReadIndex);
+                if matches!(tokio::time::timeout_at(deadline, ready).await, Ok(Ok(_))) {
+                    return true;
+                }
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(self.config.heartbeat / 2).await;
+        }
+        false
+    }
+
     /// Follows what a replica says of itself until it stops.
     async fn watch(self: Arc<Self>, number: u32, raft: Raft) {
         let mut metrics = raft.server_metrics();
+        let all = raft.metrics();
         drop(raft);
         loop {
             let (leads, term) = {
@@ -478,6 +428,11 @@ impl Shared {
             }
         }
         self.resign(number);
+        // Killed replicas do not come here: their watch ends first.
+        if let Err(fatal) = &all.borrow_watched().running_state {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.insert(number, fatal.to_string());
+        }
     }
 
     fn lead(&self, number: u32, term: u64) {

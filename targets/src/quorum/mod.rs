@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 
+mod config;
 pub mod disk;
 mod frame;
 mod group;
@@ -21,7 +22,8 @@ mod transport;
 mod types;
 mod wal;
 
-pub use group::{Group, GroupConfig, QuorumCounters};
+pub use config::GroupConfig;
+pub use group::{Group, QuorumCounters};
 
 /// Bytes of the longest command: a hundred times the vault's, and few enough that one command
 /// holds up nobody.

@@ -219,18 +219,23 @@ async fn a_replica_without_its_log_does_not_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_whose_disk_fails_stops_and_the_others_go_on() {
+async fn replicas_whose_disk_fails_stop_and_say_so() {
     let disk = MemoryDisk::new();
     let group = Group::start(in_memory(3, &disk), Journals::default().maker()).await.unwrap();
     commit_all(&group, 1..=3).await;
-    // Every open file fails from now on: all three stop, and say so.
+    assert_eq!(group.failures(), []);
+    // Every open file fails from now on.
     disk.crash(Survivors::Nothing);
     let error = group.commit(command(4)).await.unwrap_err();
     assert!(matches!(error, CommitError::Unavailable(_)), "{error}");
+    assert_eq!(group.commit(command(4)).await, Err(CommitError::NoLeader));
+    let failures = group.failures();
+    assert!(failures.iter().any(|(_, why)| why.contains("lost power")), "{failures:?}");
     for replica in 1..=3 {
         group.kill(replica).await;
         group.restart(replica).await.unwrap();
     }
+    assert_eq!(group.failures(), []);
     let next = group.commit(command(5)).await.unwrap();
     assert!([4_usize, 5].map(usize::to_le_bytes).iter().any(|reply| *reply == *next.reply));
     group.shutdown().await;

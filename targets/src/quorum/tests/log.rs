@@ -8,7 +8,7 @@ use super::super::disk::Disk;
 use super::super::frame::{self, Frame, HEADER_LEN, Record, Start};
 use super::super::recovery::{self, Place, Recovered};
 use super::super::types::{Command, Entry, LeaderId, LogId, Vote};
-use super::super::wal::{Flush, Meter, SegmentInfo, Wal};
+use super::super::wal::{Filled, Flush, Meter, SegmentInfo, Wal};
 use super::*;
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -46,7 +46,7 @@ fn written(count: u64, segment_bytes: u64) -> MemoryDisk {
 fn append(recovered: Recovered, indices: std::ops::Range<u64>) {
     let wal = Wal::new(recovered.writer).unwrap();
     for index in indices {
-        let fill = |filled: &mut super::super::wal::Filled| {
+        let fill = |filled: &mut Filled| {
             filled.entry(&entry(index));
             Ok(())
         };
@@ -106,7 +106,7 @@ fn a_tail_torn_at_any_byte_loses_that_frame_alone() {
 fn a_write_that_arrived_in_part_and_out_of_order_is_a_torn_tail() {
     let (bytes, starts) = frames(&written(10, 1 << 16));
     let last = *starts.last().unwrap();
-    let mut torn = bytes.clone();
+    let mut torn = bytes;
     // The frame's start never arrived, its end did.
     torn[last..last + 15].fill(0);
     let recovered = recovery::open(&place(&holding(&torn), 1 << 16)).unwrap();
@@ -177,7 +177,7 @@ fn votes_truncation_and_purge_are_remembered() {
     let vote = Vote { leader_id: LeaderId { term: 7, node_id: 3 }, committed: true };
     append(recovery::open(&place(&disk, 500)).unwrap(), 0..60);
     let wal = Wal::new(recovery::open(&place(&disk, 500)).unwrap().writer).unwrap();
-    let put = |fill: &dyn Fn(&mut super::super::wal::Filled)| {
+    let put = |fill: &dyn Fn(&mut Filled)| {
         let fill = |filled: &mut _| {
             fill(filled);
             Ok(())

@@ -24,7 +24,7 @@ fn on_files(folder: PathBuf) -> GroupConfig {
     }
 }
 
-/// Counts how often each command is in a journal; checks what was answered against it.
+/// Checks that a journal has everything that was answered, and nothing twice.
 fn check(journal: &[Vec<u8>], answered: &BTreeSet<Vec<u8>>) {
     let applied: BTreeSet<&Vec<u8>> = journal.iter().collect();
     assert_eq!(applied.len(), journal.len(), "a command was applied twice");
@@ -93,9 +93,9 @@ fn sigkill_loses_nothing_that_was_answered() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut heard = 0;
-        while let Some(line) = lines.next() {
+        for line in lines {
             // A line that the kill cut off was not heard.
             let Some(command) = line.unwrap().strip_prefix("answered ").map(str::to_owned) else {
                 continue;

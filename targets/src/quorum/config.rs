@@ -1,0 +1,102 @@
+//! What a group is made of, and what the consensus library is told of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::SnapshotPolicy;
+use vaultmark_hsm::Clock;
+
+use super::QuorumError;
+use super::disk::{Disk, FileDisk};
+
+/// What a fleet is made of.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Replicas, numbered from 1: 1, 3, 5 or 7.
+    pub replicas: u32,
+    /// What the logs are kept on.
+    pub disk: Arc<dyn Disk>,
+    /// Where on it they are; each replica has a folder of its own inside.
+    pub folder: PathBuf,
+    /// Whether a replica answers only for what fdatasync made durable. Without it everything is
+    /// still written, and a killed process loses nothing; a power cut may lose anything.
+    pub durable: bool,
+    /// Whether each append waits for its own sync, on the replica's task and not on a thread of the
+    /// log's: for fleets under simulated time, on a disk in memory.
+    pub inline: bool,
+    /// Chance: the jitter of elections.
+    pub seed: u64,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How often a leader with nothing to say says so.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for longer than between these two stands for election.
+    pub election_timeout_min: Duration,
+    /// See `election_timeout_min`.
+    pub election_timeout_max: Duration,
+    /// How long a commit waits: for a leader, and then for its answer.
+    pub commit_timeout: Duration,
+    /// Commits in flight beyond which further ones are refused as [`CommitError::Full`].
+    pub in_flight_max: usize,
+    /// Entries applied between two snapshots.
+    pub snapshot_every: u64,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+}
+
+impl GroupConfig {
+    /// A durable fleet with everything else as it usually is.
+    #[must_use]
+    pub fn new(replicas: u32, folder: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            replicas,
+            disk: Arc::new(FileDisk),
+            folder,
+            durable: true,
+            inline: false,
+            seed: 1,
+            clock,
+            heartbeat: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+            commit_timeout: Duration::from_secs(5),
+            in_flight_max: 16_384,
+            snapshot_every: 200_000,
+            segment_bytes: 64 << 20,
+        }
+    }
+
+    /// The library's own configuration.
+    pub(super) fn library(&self) -> Result<openraft::Config, QuorumError> {
+        if !matches!(self.replicas, 1 | 3 | 5 | 7) {
+            let seen = self.replicas;
+            return Err(QuorumError::Config(format!("1, 3, 5 or 7 replicas, not {seen}")));
+        }
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: "quorum".to_owned(),
+            heartbeat_interval: ms(self.heartbeat),
+            election_timeout_min: ms(self.election_timeout_min),
+            election_timeout_max: ms(self.election_timeout_max),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.snapshot_every / 10,
+            // Beyond what a snapshot leaves in the log, a snapshot is the only way.
+            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
+            // Few enough that the memory comes back, many enough to be worth a record in the log.
+            purge_batch_size: (self.snapshot_every / 10).clamp(1, 1_024),
+            max_payload_entries: 1_024,
+            // A leader may have had entries committed by the others before they were durable in its
+            // own log. If it came back to lead the same term without them, it would put others in
+            // their places under the same log ids, and nobody could tell: it has to be elected
+            // anew. (The library's default is otherwise; SIGKILL then lost answered commits.)
+            enable_leader_restore: Some(false),
+            // A replica that was cut off comes back without deposing a leader that others follow.
+            enable_pre_vote: Some(true),
+            // A replica in the same process is worth asking again soon.
+            backoff: "10ms 20ms ..200ms".to_owned(),
+            ..openraft::Config::default()
+        };
+        config.validate().map_err(|error| QuorumError::Config(error.to_string()))
+    }
+}
