@@ -16,6 +16,7 @@ use vaultmark_results::phase::Phase;
 use vaultmark_targets::{Operation, Outcome, Reply, Request, Target};
 
 use crate::arrival::Schedule;
+use crate::chance::Chance;
 use crate::recorder::{Exchange, Recorder, Sample};
 use crate::scenario::{Load, Phases, Population, Scenario};
 use crate::slab::{Place, Slab};
@@ -27,6 +28,9 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 /// Arrivals sent before completions are looked at again: a worker that is behind must not let
 /// finished operations wait for all it still has to send.
 const BURST_MAX: u32 = 32;
+
+/// What the dice are for; see [`Chance::of`].
+const SALT_LOAD: u64 = 0x6C6F_6164;
 
 /// What a worker is to do.
 #[derive(Clone, Debug)]
@@ -414,7 +418,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 impl Stream {
     fn new(plan: &Plan, load: usize) -> Self {
         let own = &plan.loads[load];
-        let seed = plan.seed.wrapping_add(load as u64);
+        // Two loads draw different dice for the arrivals of one number.
+        let seed = Chance::of(plan.seed, SALT_LOAD, load as u64).bits();
         let length = plan.end().since(plan.start);
         let share = |limit: u32| -> u32 {
             let workers = u32::try_from(plan.workers).unwrap_or(u32::MAX);

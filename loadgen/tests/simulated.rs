@@ -18,7 +18,7 @@ kind = "simulated"
 servers = 4
 mean = "20ms"
 sigma = 0.5
-failures = 0.01
+failures = "1%"
 
 [population]
 accounts = 10_000
@@ -48,7 +48,7 @@ rule = "recover.unexpected < 5%"
 fn bundle(seed: u64, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let text = SCENARIO.replace("SEED", &seed.to_string());
     let file = ScenarioFile::parse("simulated.toml", &text).expect("it is TOML");
-    let scenario = file.resolve().expect("it has no mistakes");
+    let scenario = file.resolve().unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)));
     let job = Job {
         scenario: &scenario,
         out: Some(folder),

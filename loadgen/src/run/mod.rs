@@ -282,8 +282,9 @@ impl<'a> Bench<'a> {
         start: Moment,
         mut faults: impl FnMut() -> Vec<FaultMark>,
     ) -> Result<Offered, RunError> {
-        // Only where a core is to spare: an embedded target needs them all.
-        let spin = self.bare.is_none() && host::cores() > 1;
+        // Only where a core is to spare (an embedded target needs them all), and only where time
+        // goes by while one spins.
+        let spin = !self.simulated && self.bare.is_none() && host::cores() > 1;
         let plan = Plan::of(self.job.scenario, start, 0, 1, spin);
         let measured = (plan.measure_start(), plan.measure_end());
         let mut totals = Totals::new(self.terms.clone());
