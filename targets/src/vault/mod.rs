@@ -17,6 +17,8 @@ mod register;
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]
+mod register_tests;
+#[cfg(test)]
 mod state_properties;
 #[cfg(test)]
 mod state_tests;

@@ -157,6 +157,9 @@ impl VaultState {
             entry.generation = entry.generation.saturating_add(1);
             entry.left = ATTEMPTS_MAX;
         }
+        for recent in &mut entry.recent {
+            recent.standing = Standing::Superseded;
+        }
         entry.life = Life::Confirmed { registration: pending, last: None };
         entry.confirmed(destroyed)
     }
@@ -205,7 +208,12 @@ impl VaultState {
             return CommandReply::Stale;
         };
         // A reset that was proposed twice must not give back what was charged in between.
-        let first = !std::mem::replace(&mut recent.settled, true);
+        let first = match recent.standing {
+            Standing::Open => true,
+            Standing::Settled => false,
+            Standing::Superseded => return CommandReply::Stale,
+        };
+        recent.standing = Standing::Settled;
         if first {
             entry.left = ATTEMPTS_MAX;
         }
@@ -358,7 +366,7 @@ impl Account {
         if self.recent.len() == RECENT_MAX {
             self.recent.remove(0);
         }
-        self.recent.push(Recent { id, settled: false });
+        self.recent.push(Recent { id, standing: Standing::Open });
     }
 
     const fn confirmed(&self, previously_destroyed: bool) -> CommandReply<'static> {
@@ -392,8 +400,18 @@ struct Last {
 #[derive(Debug, Serialize, Deserialize)]
 struct Recent {
     id: AttemptId,
-    /// Its KE3 verified and gave the attempts back; it cannot do so again.
-    settled: bool,
+    standing: Standing,
+}
+
+/// What a verified KE3 of an attempt may still do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Standing {
+    /// Give all attempts back.
+    Open,
+    /// It did so already: release the key again, if the reply was lost.
+    Settled,
+    /// Nothing: the record that it was evaluated under has been replaced.
+    Superseded,
 }
 
 /// A registration as the vault keeps it; its key material is wiped when dropped.

@@ -280,8 +280,10 @@ fn confirming_carries_the_allowance_over() {
         (Confirm(2), Say::Confirmed(1, 5)),
         (Confirm(2), Say::Confirmed(1, 5)),
         (Charge(2), Say::Charged(2, 4)),
-        // Evaluated under the old record.
+        // Evaluated under the old record, whatever is said of it.
         (Reset(1, 1, 1), Say::Stale),
+        (Reset(1, 2, 1), Say::Stale),
+        (Charge(1), Say::Replayed),
         (Charge(3), Say::Charged(2, 3)),
         (Reset(3, 2, 1), Say::Reset(2)),
         (Confirm(1), Say::Stale),
