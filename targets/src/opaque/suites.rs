@@ -337,7 +337,7 @@ suite!(
     Suite::Ristretto255Sha512,
     voprf::Ristretto255,
     32,
-    opaque_ke::Ristretto255,
+    super::super::tabled::TabledRistretto255,
     sha2::Sha512
 );
 suite!(p256_sha256, Suite::P256Sha256, p256::NistP256, 33, p256::NistP256, sha2::Sha256);
