@@ -133,7 +133,7 @@ fn commands_end_with_their_documented_codes() {
     check(&["run", "nowhere.toml"], 2, &["nowhere.toml"]);
     check(&["run", "latin1.toml"], 2, &["latin1.toml", "UTF-8"]);
     check(&["run", "broken.toml"], 2, &["broken.toml:2"]);
-    check(&["run", "small.toml", "--rate", "-5/s"], 2, &["--rate"]);
+    check(&["run", "small.toml", "--rate=-5/s"], 2, &["--rate"]);
     check(&["run", "vault.toml", "--hsm", "hardware"], 2, &["--hsm", "softhsm"]);
     let suite = ["run", "vault.toml", "--hsm", "softhsm", "--suite", "ristretto255-sha512"];
     check(&suite, 2, &["p256-sha256"]);
