@@ -81,6 +81,9 @@ if [ "$code" = 3 ]; then
 fi
 [ "$code" = 0 ] || { echo "the quickstart ended with $code" >&2; exit 1; }
 
+say "its report in a browser"
+sh docs/screenshot.sh target/smoke/report.html target/smoke/report.png
+
 say "the same on a SoftHSM token"
 code=0
 smoke --hsm softhsm || code=$?

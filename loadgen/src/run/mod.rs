@@ -36,8 +36,9 @@ pub use embedded::TargetError;
 use progress::{Mode, Progress};
 pub use signals::Stop;
 
-/// From the moment everything is ready to the first intended start: threads are up by then.
-const LEAD: Duration = Duration::from_millis(20);
+/// From the moment the target is ready to the first intended start. The workers come up in it and
+/// touch all the memory they will record into, some 150 MB: about 100 ms on a small machine.
+const LEAD: Duration = Duration::from_millis(400);
 
 /// What to run.
 #[derive(Debug)]

@@ -216,7 +216,8 @@ fn evaluations(suite: Suite, clock: &dyn Clock) -> Finding {
     };
     match measure::evaluations(suite, clock) {
         Ok(per_s) => {
-            let found = format!("{per_s:.0} OPRF evaluations a second and core, in software");
+            let rate = vaultmark_results::units::format_rate(per_s);
+            let found = format!("{rate} OPRF evaluations a core, in software");
             let debug = "this is a debug build; measure with cargo run --release";
             let finding = Finding::new(name, Level::Ok, found).figure("evaluations_per_s", per_s);
             if cfg!(debug_assertions) { finding.hint(debug) } else { finding }
