@@ -3,8 +3,8 @@
 pub mod bare;
 pub mod client;
 pub mod embedded;
-pub mod opaque;
 pub mod null;
+pub mod opaque;
 pub mod quorum;
 pub mod simulated;
 pub mod stalled;

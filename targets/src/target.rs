@@ -233,10 +233,8 @@ impl Reply {
 pub trait Target: Send + Sync + 'static {
     /// Performs one operation. Dropping the future is the client giving up: the target forgets it
     /// or finishes on its own.
-    fn perform(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Reply> + Send + 'static + use<Self>;
+    fn perform(&self, request: Request)
+    -> impl Future<Output = Reply> + Send + 'static + use<Self>;
 }
 
 /// Something done to a target on purpose, at an instant of the run.
