@@ -31,7 +31,6 @@ impl Chance {
     }
 
     /// A number below `n`; zero if `n` is zero. Off uniform by less than n / 2⁶⁴.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a product of 64 bits")]
     pub const fn below(&mut self, n: u64) -> u64 {
         ((self.bits() as u128 * n as u128) >> 64) as u64
     }

@@ -136,7 +136,7 @@ fn fixed(servers: u32, mean: Duration) -> Model {
 }
 
 fn close(measured: u64, truth: Duration) -> bool {
-    let truth = u64::try_from(truth.as_nanos()).unwrap();
+    let truth = u64::try_from(truth.as_nanos()).expect("a time of a test");
     // Three significant digits.
     measured.abs_diff(truth) <= truth / 500 + 1
 }

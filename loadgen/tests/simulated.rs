@@ -48,7 +48,8 @@ rule = "recover.unexpected < 5%"
 fn bundle(seed: u64, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let text = SCENARIO.replace("SEED", &seed.to_string());
     let file = ScenarioFile::parse("simulated.toml", &text).expect("it is TOML");
-    let scenario = file.resolve().unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)));
+    let scenario = file.resolve().map_err(|mistakes| mistakes.render(false));
+    let scenario = scenario.expect("it has no mistakes");
     let job = Job {
         scenario: &scenario,
         out: Some(folder),

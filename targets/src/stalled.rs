@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn stalls_answer_at_their_end() {
-        let ms = |ms| Moment::from_nanos(ms * 1_000_000);
+        let ms = |ms: u64| Moment::from_nanos(ms * 1_000_000);
         let every = Some(Duration::from_millis(1_000));
         let length = Duration::from_millis(100);
         let once = Stalls { first: ms(500), length, every: None };
