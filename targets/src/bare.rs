@@ -41,6 +41,16 @@ pub fn costs(suite: Suite, rounds: u32, cpu: impl Fn() -> Duration) -> BareCosts
     }
 }
 
+/// The same for ristretto255 with the key-exchange group that the vault uses, opaque-ke's with a
+/// table for its base point: what is left of the difference is the vault's.
+///
+/// # Panics
+/// opaque-ke refuses its own messages.
+#[must_use]
+pub fn costs_with_table(rounds: u32, cpu: impl Fn() -> Duration) -> BareCosts {
+    tabled::costs(rounds, cpu)
+}
+
 /// Processor time of one stretching, the fastest of `rounds`.
 #[must_use]
 pub fn stretching_cost(
@@ -148,6 +158,7 @@ macro_rules! bare {
 }
 
 bare!(ristretto255, opaque_ke::Ristretto255, opaque_ke::Ristretto255, sha2::Sha512);
+bare!(tabled, opaque_ke::Ristretto255, crate::opaque::tabled::TabledRistretto255, sha2::Sha512);
 bare!(p256, ::p256::NistP256, ::p256::NistP256, sha2::Sha256);
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod server;
 mod stretcher;
 mod stretching;
 mod suites;
-mod tabled;
+pub(crate) mod tabled;
 
 #[cfg(test)]
 mod vector_tests;
