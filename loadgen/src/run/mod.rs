@@ -184,6 +184,10 @@ impl<'a> Bench<'a> {
                 folder::runs_root(&here).join(&run_id)
             }
         };
+        // Before anything is measured or started for nothing.
+        if folder.join("run.json").exists() {
+            return Err(BundleError::Occupied(folder).into());
+        }
         let cached = matches!(scenario.target, TargetSpec::Embedded { .. });
         let terms = Terms {
             shape: recorder::shape(!matches!(
