@@ -63,7 +63,9 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
         }
     });
     match registered {
-        Ok(()) => {}
+        Ok(()) => bench
+            .progress
+            .say(&format!("the population: {} accounts registered", units::format_count(accounts))),
         // Load is offered to it all the same: none, since the run is stopped.
         Err(EmbeddedError::Stopped) => {}
         Err(error) => return Err(TargetError::from(error).into()),
