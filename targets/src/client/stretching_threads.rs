@@ -1,10 +1,16 @@
 //! Threads for key stretching: milliseconds to seconds of work, and megabytes to gigabytes of memory
 //! each, which must not run where replies are waited for.
 //!
-//! As many threads as cores: more would only take more memory.
+//! As many threads as cores: more would only take more memory. They stand behind everything else
+//! that wants a processor: people stretch on their own phones, not on the vault's cores, nor on the
+//! one that has to send the next arrival in time.
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::oneshot;
+
+/// Steps of niceness (of 19): a ninth of the weight of a thread that is not nice.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// A few threads that stretch.
 #[derive(Debug)]
@@ -18,7 +24,8 @@ impl StretchingThreads {
     pub fn start(threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let builder = ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
-            .thread_name(|index| format!("stretch-{}", index + 1));
+            .thread_name(|index| format!("stretch-{}", index + 1))
+            .start_handler(|_| stand_back());
         builder.build().map(Self)
     }
 
@@ -33,5 +40,15 @@ impl StretchingThreads {
             drop(done.send(work()));
         });
         result.await.ok()
+    }
+}
+
+/// Puts the calling thread behind the others, where the system knows threads apart.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    {
+        let thread = rustix::thread::gettid();
+        // Refused or not, it stretches; where it competes, lateness says so.
+        let _refused = rustix::process::setpriority_process(Some(thread), NICENESS).is_err();
     }
 }
