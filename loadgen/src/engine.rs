@@ -110,6 +110,19 @@ struct Arrival {
     number: u64,
     operation: Operation,
     intended: Moment,
+    held_by: HeldBy,
+}
+
+/// What an arrival waits for, if it could not be sent at its intended start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldBy {
+    /// Nothing.
+    Nothing,
+    /// Room in flight: the target's doing.
+    Room,
+    /// An account without an attempt outstanding, while there was room. The population is too small
+    /// for the rate: the scenario's doing, hence the instrument's.
+    Account,
 }
 
 /// An operation in flight.
@@ -144,6 +157,7 @@ struct Worker<'a, T: Target, F, E> {
     next_interval: Moment,
     ended_at: Moment,
     spun: Duration,
+    waited_for_account: u64,
 }
 
 /// How a worker's run ended.
@@ -154,6 +168,8 @@ pub struct Ended {
     pub at: Moment,
     /// Time spent spinning.
     pub spun: Duration,
+    /// Arrivals that found room in flight but no account without an attempt outstanding.
+    pub waited_for_account: u64,
 }
 
 /// Runs a plan against a target on the calling thread until the last operation has ended or `stop`
@@ -189,6 +205,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             next_interval: plan.start.after(crate::recorder::INTERVAL),
             ended_at: plan.end(),
             spun: Duration::ZERO,
+            waited_for_account: 0,
             streams,
             plan,
             target,
@@ -199,6 +216,9 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 
     fn work(mut self, perform: impl Fn(&T, Request) -> F) -> Ended {
         loop {
+            if self.stop.load(Ordering::Relaxed) {
+                self.ended_at = self.ended_at.min(self.clock.now());
+            }
             // Replies first: what came due at the instant at which room came free is not to wait.
             self.reap(&perform);
             self.send_due(&perform);
@@ -207,9 +227,6 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             if now >= self.next_interval {
                 self.close_interval(now);
             }
-            if self.stop.load(Ordering::Relaxed) && now < self.ended_at {
-                self.ended_at = now;
-            }
             if self.is_done(now) {
                 break;
             }
@@ -217,7 +234,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         }
         self.give_up_backlog();
         self.recorder.finish(self.clock.now());
-        Ended { at: self.ended_at, spun: self.spun }
+        let Self { ended_at: at, spun, waited_for_account, .. } = self;
+        Ended { at, spun, waited_for_account }
     }
 
     /// Sends what is due, a burst at most.
@@ -235,7 +253,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             self.streams[load].schedule.advance();
             if number % self.plan.workers == self.plan.worker {
                 let operation = self.streams[load].workload.operation(number);
-                self.arrive(Arrival { load, number, operation, intended }, now, perform);
+                let held_by = HeldBy::Nothing;
+                self.arrive(Arrival { load, number, operation, intended, held_by }, now, perform);
             }
         }
     }
@@ -262,28 +281,31 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             self.recorder.unsent_instrument(phase, operation);
             return;
         }
-        if self.streams[arrival.load].backlog.is_empty() && self.send(arrival, None, perform) {
+        if self.streams[arrival.load].backlog.is_empty() && self.send(arrival, perform) {
             return;
         }
         let stream = &mut self.streams[arrival.load];
-        if stream.backlog.len() < stream.backlog_max {
-            stream.backlog.push_back(arrival);
-            self.recorder.waited_for_room(phase, operation);
-        } else {
-            self.recorder.unsent_no_room(phase, operation);
+        let held_by = if stream.has_room() { HeldBy::Account } else { HeldBy::Room };
+        let queued = stream.backlog.len() < stream.backlog_max;
+        if queued {
+            stream.backlog.push_back(Arrival { held_by, ..arrival });
+        }
+        match (held_by, queued) {
+            (HeldBy::Room, true) => self.recorder.waited_for_room(phase, operation),
+            (HeldBy::Room, false) => self.recorder.unsent_no_room(phase, operation),
+            (HeldBy::Account | HeldBy::Nothing, queued) => {
+                self.waited_for_account += 1;
+                if !queued {
+                    self.recorder.unsent_instrument(phase, operation);
+                }
+            }
         }
     }
 
     /// Sends an arrival if there is room in flight and an account without an attempt outstanding.
-    /// `room_since` is when room came free, if it waited for that.
-    fn send(
-        &mut self,
-        arrival: Arrival,
-        room_since: Option<Moment>,
-        perform: &impl Fn(&T, Request) -> F,
-    ) -> bool {
+    fn send(&mut self, arrival: Arrival, perform: &impl Fn(&T, Request) -> F) -> bool {
         let stream = &mut self.streams[arrival.load];
-        if stream.in_flight >= stream.in_flight_max || self.slab.is_full() {
+        if !stream.has_room() || self.slab.is_full() {
             return false;
         }
         let busy = &self.busy;
@@ -294,8 +316,11 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         let number = arrival.number * self.plan.loads.len() as u64 + arrival.load as u64;
         let Arrival { operation, intended, .. } = arrival;
         let at = self.clock.now();
-        let late = at.since(room_since.unwrap_or(intended));
-        self.recorder.lateness(self.plan.phase(intended), late);
+        // What waited for room is sent within this loop's turn in which it came free. What waited
+        // for an account waited for nothing that the target owed it: all of that is our lateness.
+        if arrival.held_by != HeldBy::Room {
+            self.recorder.lateness(self.plan.phase(intended), at.since(intended));
+        }
         let future = perform(self.target, Request { operation, account, number, intended });
         if let Ok(place) = self.slab.insert(future, Sent { arrival, account, at }) {
             self.poll(place);
@@ -342,8 +367,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     fn send_backlog(&mut self, perform: &impl Fn(&T, Request) -> F) {
         for load in 0..self.streams.len() {
             while let Some(arrival) = self.streams[load].backlog.front().copied() {
-                let now = self.clock.now();
-                if !self.send(arrival, Some(now), perform) {
+                if !self.send(arrival, perform) {
                     break;
                 }
                 self.streams[load].backlog.pop_front();
@@ -371,7 +395,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     }
 
     fn is_done(&self, now: Moment) -> bool {
-        if self.next_arrival().is_some() {
+        // A phase lasts as long as it was said to, also when nobody comes in its last part.
+        if now < self.ended_at {
             return false;
         }
         let backlogged = self.streams.iter().any(|stream| !stream.backlog.is_empty());
@@ -385,7 +410,12 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         for load in 0..self.streams.len() {
             while let Some(arrival) = self.streams[load].backlog.pop_front() {
                 let phase = self.plan.phase(arrival.intended);
-                self.recorder.unsent_no_room(phase, arrival.operation);
+                match arrival.held_by {
+                    HeldBy::Room => self.recorder.unsent_no_room(phase, arrival.operation),
+                    HeldBy::Account | HeldBy::Nothing => {
+                        self.recorder.unsent_instrument(phase, arrival.operation);
+                    }
+                }
             }
         }
     }
@@ -394,7 +424,11 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     fn wait(&mut self, now: Moment) {
         let arrival = self.next_arrival().map_or(Moment::MAX, |(_, _, at)| at);
         let timeout = self.slab.oldest().map(|(_, sent)| sent.at.after(self.plan.timeout));
-        let until = arrival.min(timeout.unwrap_or(Moment::MAX)).min(self.next_interval);
+        let end = if now < self.ended_at { self.ended_at } else { Moment::MAX };
+        let backlog_end = self.ended_at.after(self.plan.timeout);
+        let backlog_end = if now < backlog_end { backlog_end } else { Moment::MAX };
+        let until = arrival.min(timeout.unwrap_or(Moment::MAX)).min(end).min(backlog_end);
+        let until = until.min(self.next_interval);
         if until <= now || self.slab.has_ready() {
             return;
         }
@@ -416,6 +450,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 }
 
 impl Stream {
+    const fn has_room(&self) -> bool {
+        self.in_flight < self.in_flight_max
+    }
+
     fn new(plan: &Plan, load: usize) -> Self {
         let own = &plan.loads[load];
         // Two loads draw different dice for the arrivals of one number.

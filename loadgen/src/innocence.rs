@@ -126,7 +126,7 @@ pub fn truth(clock: &Arc<dyn Clock>, run: TruthRun) -> Result<Truth, std::io::Er
 #[must_use]
 pub fn bare_costs(suite: Suite, client: &Client) -> [Duration; 3] {
     let costs = bare::costs(suite, BARE_ROUNDS, host::thread_cpu);
-    let stretching = bare::stretching_cost(client.stretching, 3, host::thread_cpu);
+    let stretching = bare::stretching_cost(client.stretching, 1, host::thread_cpu);
     let known = match client.fidelity {
         Fidelity::Full => stretching,
         Fidelity::Cached => Duration::ZERO,

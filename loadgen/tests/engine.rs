@@ -229,6 +229,8 @@ fn an_account_has_one_attempt_outstanding_at_most() {
     plan.population.accounts = 10;
     let seen = run(&plan, &target, &clock);
     assert!(seen.complete.abs_diff(100) <= 10, "{}", seen.complete);
+    // There was room in flight all the time: what was not sent is not the target's doing.
+    assert_eq!((seen.no_room, seen.instrument), (0, 1_000 - seen.complete));
 
     plan.population.concurrent_attempts = true;
     let (clock, target) = simulated(fixed(1_000, ms(1_000)));
@@ -248,6 +250,15 @@ fn workers_share_a_run_without_overlap() {
         whole += seen.complete;
     }
     assert_eq!(whole, 99);
+}
+
+#[test]
+fn a_phase_lasts_as_long_as_it_was_said_to() {
+    // Arrivals at 0 and 3.3 s of 6 s: the quiet rest belongs to the measurement.
+    let (clock, target) = simulated(fixed(1, ms(1)));
+    let seen = run(&plan(vec![load(0.3, 1, 1)], measured(ms(6_000)), ms(500)), &target, &clock);
+    assert_eq!((seen.intended, seen.complete), (2, 2));
+    assert!(clock.now() >= Moment::ZERO.after(ms(6_000)), "{:?}", clock.now());
 }
 
 #[test]

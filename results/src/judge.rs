@@ -19,7 +19,10 @@ pub(crate) fn judge(totals: &Totals, run: &mut Run) {
         let invalid = invalid_reasons(totals, &rows, run, &all);
         let fail = fail_reasons(&rows, &all);
         if !invalid.is_empty() {
-            (Some(Verdict::Invalid), invalid)
+            // What would have failed stands behind why it was not judged.
+            let unjudged = fail.into_iter().map(|reason| format!("not judged: {reason}"));
+            let reasons = invalid.into_iter().chain(unjudged).collect();
+            (Some(Verdict::Invalid), reasons)
         } else if !fail.is_empty() {
             (Some(Verdict::Fail), fail)
         } else {
@@ -182,7 +185,7 @@ fn fail_reasons(rows: &[Row], all: &Arrivals) -> Vec<String> {
     if !reasons.is_empty() && held_up > 0 {
         reasons.push(format!(
             "saturated: of {} arrivals {} waited for room in flight and {} were never sent for \
-             want of it, because the target was slow",
+             want of it, because those in flight did not end fast enough (the stages say where)",
             format_count(all.intended),
             format_count(all.waited_for_room),
             format_count(all.unsent_no_room)

@@ -234,7 +234,7 @@ fn stage_table(name: &str, operation: &OperationResult) -> Table {
 pub(super) fn errors(run: &Run) -> Section {
     let section = Section::new("errors", "Errors");
     if run.errors.is_empty() {
-        return section.text("None was recorded, in any phase.");
+        return section.text("No operation gave an error text, in any phase. How operations ended stands in the table above.");
     }
     let mut table =
         Table::new("Errors, all phases", "words", &["Error", "Operation", "Outcome", "#Count"]);

@@ -24,7 +24,7 @@ pub enum Progress {
     /// A line that changes on a terminal, plain lines elsewhere.
     #[default]
     Auto,
-    /// One line each second.
+    /// A line every few seconds.
     Plain,
     /// Not at all.
     None,

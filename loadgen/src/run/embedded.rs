@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use vaultmark_hsm::pkcs11::softhsm;
 use vaultmark_hsm::software::SoftwareAdapter;
 use vaultmark_hsm::{FleetSecrets, HsmAdapter, Moment, Suite};
+use vaultmark_results::bundle::BundleError;
 use vaultmark_results::model::{DeviceResult, FaultMark, Hsm, Quantiles, QuorumResult};
 use vaultmark_results::units;
 use vaultmark_targets::embedded::{EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault};
@@ -47,8 +48,10 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
     let before = vault.counters();
     bench.run.hsm = Some(hsm(&before));
     let scenario = bench.job.scenario;
-    bench.bare = Some(innocence::bare_costs(before.device.suite, &scenario.client));
     let writer = bench.begin()?;
+    if bench.stop.signal().is_none() {
+        bench.bare = Some(innocence::bare_costs(before.device.suite, &scenario.client));
+    }
 
     let accounts = scenario.population.accounts;
     let registered = vault.register_population(accounts, |done| {
@@ -217,17 +220,42 @@ fn words(fault: Fault) -> String {
     }
 }
 
+/// The scratch folder within a bundle.
+const SCRATCH: &str = "vault";
+/// The file in it that holds the process id of the run it belongs to.
+const OWNER: &str = "pid";
+
+/// Removes what runs left behind that were killed: some 200 MB each. What belongs to a process that
+/// lives, or cannot be told, stays.
+fn sweep(runs: &Path) {
+    for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+        let scratch = entry.path().join(SCRATCH);
+        let owner = std::fs::read_to_string(scratch.join(OWNER)).ok();
+        let owner = owner.and_then(|pid| pid.trim().parse::<i32>().ok());
+        let owner = owner.and_then(rustix::process::Pid::from_raw);
+        let gone = owner.is_some_and(|pid| {
+            rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+        });
+        if gone {
+            let _removed = std::fs::remove_dir_all(&scratch).is_ok();
+        }
+    }
+}
+
 /// Where the replicas' logs and tokens lie while the run lasts: beside the results, so that an fsync
 /// costs what it costs there, and gone with the run.
 struct VaultFolder(PathBuf);
 
 impl VaultFolder {
     fn make(bundle: &Path) -> Result<Self, RunError> {
-        let folder = bundle.join("vault");
-        match std::fs::create_dir_all(&folder) {
-            Ok(()) => Ok(Self(folder)),
-            Err(error) => Err(vaultmark_results::bundle::BundleError::Write(folder, error).into()),
+        let cannot = |error| BundleError::Write(bundle.to_owned(), error);
+        if let Some(runs) = bundle.parent() {
+            sweep(runs);
         }
+        let folder = bundle.join(SCRATCH);
+        std::fs::create_dir_all(&folder).map_err(cannot)?;
+        std::fs::write(folder.join(OWNER), std::process::id().to_string()).map_err(cannot)?;
+        Ok(Self(folder))
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Effort {
     pub cpu: Option<Duration>,
     /// Of that, spun away.
     pub spun: Duration,
+    /// Arrivals that found room in flight but no account without an attempt outstanding.
+    pub waited_for_account: u64,
     /// Time the sending threads were ready to run and not run.
     pub throttled: Option<Duration>,
 }
@@ -66,6 +68,7 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
             all.length = all.length.max(one.length);
             all.cpu = all.cpu.zip(one.cpu).map(|(all, one)| all + one);
             all.spun += one.spun;
+            all.waited_for_account += one.waited_for_account;
             all.throttled = match (all.throttled, one.throttled) {
                 (Some(all), Some(one)) => Some(all + one),
                 (one, other) => one.or(other),
@@ -92,6 +95,7 @@ fn at_work<T: Target>(
         length: clock.now().since(start),
         cpu: Some(host::thread_cpu().saturating_sub(cpu)),
         spun: ended.spun,
+        waited_for_account: ended.waited_for_account,
         throttled: waited,
     }
 }
@@ -112,7 +116,9 @@ pub fn here<T: Target, Error>(
     let exchange = Inline { each, failed: &mut failed };
     let ended = engine::run(plan.clone(), target, Arc::clone(clock), stop, exchange);
     let length = clock.now().since(start);
-    failed.map_or(Ok(Effort { ended_at: ended.at, length, ..Effort::default() }), Err)
+    let waited_for_account = ended.waited_for_account;
+    let effort = Effort { ended_at: ended.at, length, waited_for_account, ..Effort::default() };
+    failed.map_or(Ok(effort), Err)
 }
 
 struct Inline<'a, F, Error> {

@@ -171,19 +171,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(job: &'a Job<'a>, clock: &Arc<dyn Clock>, stop: &Arc<Stop>) -> Result<Self, RunError> {
         let scenario = job.scenario;
-        let started = clock.origin();
-        // The nonce only tells runs of one second apart; a simulated run has the same one always.
-        let since_1970 = started.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let pid = if clock.source() == "simulated" { 0 } else { u64::from(std::process::id()) };
-        let nonce = Chance::of(scenario.seed, pid, nanos(since_1970)).bits();
-        let run_id = folder::run_id(started, &scenario.name, nonce);
-        let folder = match job.out {
-            Some(folder) => folder.to_owned(),
-            None => {
-                let here = std::env::current_dir()?;
-                folder::runs_root(&here).join(&run_id)
-            }
-        };
+        let (run_id, folder) = place(job, clock)?;
         // Before anything is measured or started for nothing.
         if folder.join("run.json").exists() {
             return Err(BundleError::Occupied(folder).into());
@@ -212,7 +200,7 @@ impl<'a> Bench<'a> {
             hsm: None,
             fidelity: if cached { scenario.client.fidelity.name() } else { "none" }.to_owned(),
             stretching: cached.then(|| scenario.client.stretching.describe().to_owned()),
-            started_at: folder::rfc3339(started),
+            started_at: folder::rfc3339(clock.origin()),
             state: State::Running,
             cut_short: false,
             verdict: None,
@@ -261,14 +249,15 @@ impl<'a> Bench<'a> {
     fn begin(&self) -> Result<BundleWriter, RunError> {
         let environment = serde_json::to_string_pretty(&self.run.provenance)
             .map_err(|error| RunError::Report(error.to_string()))?;
-        Ok(BundleWriter::create(
-            &self.folder,
-            &self.run,
-            &self.terms,
-            &self.job.scenario.to_toml(),
-            &environment,
-            self.clock.origin(),
-        )?)
+        let scenario = self.job.scenario.to_toml();
+        let started = self.clock.origin();
+        let (folder, run, terms) = (&self.folder, &self.run, &self.terms);
+        let writer = BundleWriter::create(folder, run, terms, &scenario, &environment, started)?;
+        if self.job.out.is_none() {
+            // From the start: the latest run is this one even if it is killed.
+            folder::link_latest(folder)?;
+        }
+        Ok(writer)
     }
 
     /// Offers the load to a target that needs nothing else.
@@ -322,7 +311,20 @@ impl<'a> Bench<'a> {
             keep(&mut marks, mark);
         }
         run.cut_short = effort.ended_at < plan.end();
+        for mark in &marks {
+            let until = mark.until_s.map(|until| format!(", undone at {until:.2} s"));
+            let what =
+                format!("fault at {:.2} s: {}{}", mark.at_s, mark.what, until.unwrap_or_default());
+            run.warnings.push(what);
+        }
         run.faults = marks;
+        if effort.waited_for_account > 0 {
+            run.warnings.push(format!(
+                "{} arrivals found every account of theirs with an attempt outstanding, and waited for one: \
+                 the population is too small for this rate, which counts as the instrument's lateness",
+                units::format_count(effort.waited_for_account)
+            ));
+        }
         let length = effort.length.as_secs_f64();
         let share = |time: Duration| if length > 0.0 { time.as_secs_f64() / length } else { 0.0 };
         let instrument = &mut run.instrument;
@@ -364,9 +366,6 @@ impl<'a> Bench<'a> {
         let html = dashboards::report_html(&ReportInput::from(&bundle))
             .map_err(|error| RunError::Report(error.to_string()))?;
         writer.finish(&bundle.run, &html)?;
-        if self.job.out.is_none() {
-            folder::link_latest(&folder)?;
-        }
         Ok(Done { run: bundle.run, folder, signal })
     }
 }
@@ -409,6 +408,28 @@ fn crypto_share(totals: &Totals, bare: [Duration; 3], cpu_s: f64) -> Option<f64>
         })
         .sum();
     (sum > 0.0).then(|| cpu_s / sum)
+}
+
+/// The run's id, and the folder of its bundle: the named one, or one of its own.
+fn place(job: &Job<'_>, clock: &Arc<dyn Clock>) -> Result<(String, PathBuf), RunError> {
+    let started = clock.origin();
+    let since_1970 = started.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // The nonce only tells runs of one second apart; a simulated run has the same one always.
+    let pid = if clock.source() == "simulated" { 0 } else { u64::from(std::process::id()) };
+    let mut nonce = Chance::of(job.scenario.seed, pid, nanos(since_1970));
+    let here = std::env::current_dir()?;
+    loop {
+        let run_id = folder::run_id(started, &job.scenario.name, nonce.bits());
+        let Some(out) = job.out else {
+            let folder = folder::runs_root(&here).join(&run_id);
+            // Simulated runs all start at one instant: the next draw tells them apart.
+            if folder.exists() {
+                continue;
+            }
+            return Ok((run_id, folder));
+        };
+        return Ok((run_id, out.to_owned()));
+    }
 }
 
 /// Replaces the mark of a fault that is now undone, or adds it.

@@ -88,6 +88,10 @@ impl Progress {
     }
 
     fn rewrite(&mut self, text: &str) {
+        // A line that wraps cannot be written over.
+        let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 1);
+        let text: String = text.chars().take(columns.unwrap_or(usize::MAX) - 1).collect();
         let width = text.chars().count();
         let blank = " ".repeat(self.width.saturating_sub(width));
         write(&format!("\r{text}{blank}\r{text}"));
