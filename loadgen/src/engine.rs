@@ -395,8 +395,9 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     }
 
     fn is_done(&self, now: Moment) -> bool {
-        // A phase lasts as long as it was said to, also when nobody comes in its last part.
-        if now < self.ended_at {
+        // A phase lasts as long as it was said to, also when nobody comes in its last part; and who
+        // came in time is sent, also when we are late.
+        if now < self.ended_at || self.next_arrival().is_some() {
             return false;
         }
         let backlogged = self.streams.iter().any(|stream| !stream.backlog.is_empty());

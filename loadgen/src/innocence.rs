@@ -82,6 +82,9 @@ pub fn null_cost(clock: &Arc<dyn Clock>, operations: u64) -> Result<Duration, st
         ended += set.cells().map(|(.., cell)| cell.response.len()).sum::<u64>();
         Ok::<(), std::io::Error>(())
     })?;
+    if ended != operations {
+        return Err(std::io::Error::other(format!("{ended} of {operations} operations ended")));
+    }
     let cpu = effort.cpu.unwrap_or_default();
     Ok(Duration::from_nanos(nanos(cpu) / ended.max(1)))
 }

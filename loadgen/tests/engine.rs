@@ -11,6 +11,7 @@ use vaultmark::run::measure;
 use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
 use vaultmark_results::{Phase, hist};
+use vaultmark_targets::null::NullTarget;
 use vaultmark_targets::simulated::{Model, SimulatedTarget};
 use vaultmark_targets::stalled::{StalledTarget, Stalls};
 use vaultmark_targets::{Operation, Outcome, Target};
@@ -259,6 +260,20 @@ fn a_phase_lasts_as_long_as_it_was_said_to() {
     let seen = run(&plan(vec![load(0.3, 1, 1)], measured(ms(6_000)), ms(500)), &target, &clock);
     assert_eq!((seen.intended, seen.complete), (2, 2));
     assert!(clock.now() >= Moment::ZERO.after(ms(6_000)), "{:?}", clock.now());
+}
+
+#[test]
+fn an_engine_that_is_behind_still_sends_everything() {
+    // A thousand arrivals in a microsecond, more than it sends in a turn: when their phase is over
+    // most of them are still due.
+    let clock: Arc<dyn Clock> = SimulatedClock::start();
+    let length = Duration::from_micros(1);
+    let start = Moment::ZERO.after(ms(1));
+    let mut plan = plan(vec![load(1e9, 2_000, 0)], measured(length), ms(500));
+    clock.park_until(start);
+    plan.start = Moment::ZERO;
+    let seen = run(&plan, &NullTarget, &clock);
+    assert_eq!((seen.intended, seen.complete), (1_000, 1_000));
 }
 
 #[test]
