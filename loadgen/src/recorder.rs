@@ -186,7 +186,8 @@ impl<E: Exchange> Recorder<E> {
         clipped |= hist::record(&mut cell.service, service_ns);
         clipped |= hist::record(&mut cell.dispatch_delay, nanos(sent.since(intended)));
         set.clipped += u64::from(clipped);
-        if completed >= from && completed < to {
+        // Giving up on an operation is no completion: a target that is gone achieves nothing.
+        if outcome != Outcome::TimedOut && completed >= from && completed < to {
             set.window.ended += 1;
             set.window.good += u64::from(expected);
         }

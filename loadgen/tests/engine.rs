@@ -199,6 +199,7 @@ fn an_operation_without_an_answer_times_out() {
     let seen =
         run(&plan(vec![load(10.0, 100, 100)], measured(ms(1_000)), ms(500)), &target, &clock);
     assert_eq!((seen.intended, seen.timed_out), (10, 10));
+    assert_eq!(seen.window_ended, 0, "a timeout is no completion");
     assert!(close(seen.response.max(), ms(500)));
 }
 

@@ -74,7 +74,7 @@ pub struct Interval<'a> {
 /// finishes its backlog during the drain look as if it had kept up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// However they ended.
+    /// However they ended; one that timed out has not.
     pub ended: u64,
     /// As expected.
     pub good: u64,

@@ -54,7 +54,7 @@ pub struct Run {
     pub measured_s: f64,
     /// Intended starts per second, measurement phase.
     pub offered_per_s: f64,
-    /// Operations that ended while the measurement phase lasted, however they did and whenever
+    /// Operations that ended (timed out is not ended) while the measurement phase lasted, whenever
     /// they were intended, per second: the rate the target kept up.
     pub achieved_per_s: f64,
     /// Those of them that ended as expected, per second.
@@ -238,7 +238,8 @@ pub struct Instrument {
     pub stall_truth: Option<StallTruth>,
     /// Samples above the histograms' bound, counted at the bound.
     pub clipped: u64,
-    /// Processor time of a successful recovery over bare client and server steps of opaque-ke.
+    /// Processor time of this process over what opaque-ke's bare client and server steps take for
+    /// the operations that ended as expected.
     pub crypto_share: Option<f64>,
 }
 

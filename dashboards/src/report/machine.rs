@@ -98,7 +98,7 @@ fn shares(table: &mut Table, instrument: &Instrument) {
             Some(share) => format!("{share:.2} × the bare steps"),
             None => NOT_MEASURED.to_owned(),
         },
-        "Processor time of a successful recovery over opaque-ke's bare client and server steps.",
+        "Processor time of this process over what opaque-ke's bare client and server steps take for the operations that ended as expected.",
     );
 }
 
