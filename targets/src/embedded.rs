@@ -19,9 +19,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use vaultmark_hsm::{Clock, FleetSecrets, HsmPool, Moment, PoolCounters};
 
 use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
+use crate::fault::Fault;
 use crate::opaque::{KnownStretchings, ServerKeys, Stretcher, Stretching};
 use crate::quorum::{Group, GroupConfig};
-use crate::target::{Fault, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
+use crate::target::{Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::{AccountId, Failure, Refusal, ServerLimits, VaultServer, VaultState};
 
 mod config;
@@ -353,6 +354,7 @@ impl Inner {
                 }
                 Ok(())
             }
+            _ => Err("not a fault of a fleet in one process".to_owned()),
         }
     }
 

@@ -1,12 +1,21 @@
 //! What answers: the reference vault, and drivers for other targets.
 
+pub mod backup;
 pub mod bare;
 pub mod client;
 pub mod embedded;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod fault;
+pub mod fleet;
 pub mod null;
 pub mod opaque;
 pub mod quorum;
+pub mod relay;
+pub mod remote;
 pub mod simulated;
+#[cfg(feature = "simulate")]
+pub mod simulation;
 pub mod stalled;
 pub mod target;
 pub mod vault;
@@ -14,5 +23,6 @@ pub mod vault;
 pub use embedded::{
     AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault, Fidelity,
 };
+pub use fault::Fault;
 pub use opaque::Stretching;
-pub use target::{Fault, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
+pub use target::{Operation, Outcome, Reply, Request, Stage, StageTimes, Target};

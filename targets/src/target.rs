@@ -137,18 +137,24 @@ pub enum Stage {
     ResetCommit,
     /// Everything else between a request's arrival at the vault and its reply.
     Server,
+    /// In the relay: authentication, limits, forwarding.
+    Relay,
+    /// Between client and relay, and between relay and replica.
+    Network,
     /// The client: its cryptography, and waiting for a processor to do it on.
     Client,
 }
 
 impl Stage {
     /// Every stage, in the order of reports.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ChargeCommit,
         Self::DeviceWait,
         Self::OprfEvaluation,
         Self::ResetCommit,
         Self::Server,
+        Self::Relay,
+        Self::Network,
         Self::Client,
     ];
 
@@ -161,6 +167,8 @@ impl Stage {
             Self::OprfEvaluation => "oprf_evaluation",
             Self::ResetCommit => "reset_commit",
             Self::Server => "server",
+            Self::Relay => "relay",
+            Self::Network => "network",
             Self::Client => "client",
         }
     }
@@ -235,15 +243,4 @@ pub trait Target: Send + Sync + 'static {
     /// or finishes on its own.
     fn perform(&self, request: Request)
     -> impl Future<Output = Reply> + Send + 'static + use<Self>;
-}
-
-/// Something done to a target on purpose, at an instant of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Kills replica number n (from 1) as SIGKILL would: what it had not made durable is gone.
-    KillReplica(u32),
-    /// Starts replica n again from what it had made durable.
-    RestartReplica(u32),
-    /// Takes HSM session n (from 1) of every replica's pool away.
-    KillHsmSession(u32),
 }

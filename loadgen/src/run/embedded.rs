@@ -217,6 +217,7 @@ fn words(fault: Fault) -> String {
         Fault::KillReplica(replica) => format!("kill replica:{replica}"),
         Fault::RestartReplica(replica) => format!("restart replica:{replica}"),
         Fault::KillHsmSession(session) => format!("kill hsm-session:{session}"),
+        other => format!("{other:?}"),
     }
 }
 

@@ -99,7 +99,7 @@ fn exists(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
                 fault.kill_at.wrong(message, &allowed, mistakes);
             }
         }
-        Fault::KillReplica(_) | Fault::RestartReplica(_) => {}
+        _ => {}
     }
 }
 

@@ -98,7 +98,7 @@ fn faults(out: &mut String, faults: &[TimedFault]) -> fmt::Result {
         let (victim, replica) = match fault.fault {
             Fault::KillReplica(n) => (format!("replica:{n}"), Some(n)),
             Fault::KillHsmSession(n) => (format!("hsm-session:{n}"), None),
-            Fault::RestartReplica(_) => continue,
+            _ => continue,
         };
         let (at, victim) = (duration(fault.at), text(&victim));
         writeln!(out, "\n[[faults]]\nat = {at}\nkill = {victim}")?;

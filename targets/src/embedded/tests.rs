@@ -8,8 +8,9 @@ use vaultmark_hsm::software::SoftwareAdapter;
 use vaultmark_hsm::{HsmAdapter, Moment, Suite, SystemClock};
 
 use super::{EmbeddedConfig, EmbeddedError, EmbeddedVault, Fidelity};
+use crate::fault::Fault;
 use crate::opaque::Stretching;
-use crate::target::{Fault, Operation, Outcome, Reply, Request, Stage, Target};
+use crate::target::{Operation, Outcome, Reply, Request, Stage, Target};
 
 struct Fixture {
     vault: EmbeddedVault,

@@ -4,11 +4,14 @@
 //! a client does is in `client`; nothing of the network is here.
 
 pub mod account;
+pub mod channel;
 pub mod command;
 pub mod message;
 pub mod proof;
 pub mod server;
 pub mod state;
+pub mod store;
+pub mod wire;
 
 mod expiring;
 mod recover;

@@ -145,6 +145,7 @@ impl TimedFault {
             Fault::RestartReplica(n) => (self.at, 0, n),
             Fault::KillReplica(n) => (self.at, 1, n),
             Fault::KillHsmSession(n) => (self.at, 2, n),
+            _ => (self.at, 3, 0),
         }
     }
 }

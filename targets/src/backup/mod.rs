@@ -1,0 +1,1 @@
+//! Encrypted backup files: AES-256-GCM in chunks.

@@ -1,0 +1,1 @@
+//! etcd as a target: compare-and-swap transactions on distinct keys.

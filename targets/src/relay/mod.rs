@@ -1,0 +1,1 @@
+//! The relay: it authenticates accounts, limits rates, finds the leader and forwards opaque bytes.

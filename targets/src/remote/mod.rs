@@ -1,0 +1,1 @@
+//! A fleet behind a relay, as a target.

@@ -1,0 +1,1 @@
+//! The whole core under simulated time, network and disk, from one seed.

@@ -1,0 +1,1 @@
+//! The Noise NK channel between a client and the fleet, inside the requests.

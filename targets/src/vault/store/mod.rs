@@ -1,0 +1,1 @@
+//! Where accounts are kept: an embedded store, authenticated, behind an overlay in memory.
