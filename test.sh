@@ -29,6 +29,9 @@ done
 command -v chromium >/dev/null || missing+=(chromium)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)
+# Compiles the client of etcd, a target that only the figures use.
+command -v protoc >/dev/null || missing+=(protobuf-compiler)
+[ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 
 if [ ${#missing[@]} -gt 0 ] && [ "$fast" = false ]; then
   line="apt-get install -y --no-install-recommends ${missing[*]}"
