@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod completions;
 pub mod doctor;
+mod entry;
 pub mod exit;
 pub mod init;
 pub mod list;
@@ -20,6 +21,7 @@ pub use args::{
     CheckArgs, CompletionsArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
     ReportArgs, RunArgs,
 };
+pub use entry::main;
 pub use exit::Exit;
 pub use ui::{Progress, Ui};
 
