@@ -2,7 +2,9 @@
 //! measures. A figure is the median of at least five raw runs, which stand above it; a ratio has
 //! both its sides measured in turn in the same process. Bounds stand here and nowhere else.
 
+#[expect(dead_code, reason = "the fleet figures that use it come with the fleet")]
 mod closed;
+#[expect(dead_code, reason = "the fleet figures that use it come with the fleet")]
 mod etcd;
 mod instrument;
 mod vault;
