@@ -119,7 +119,7 @@ fn verdict(page: &mut Page, run: &Run) {
     let ending = Ending::of(run);
     let code = match ending {
         Ending::Pass => GREEN,
-        Ending::Fail => RED,
+        Ending::Fail | Ending::Violated => RED,
         Ending::Invalid | Ending::CutShort | Ending::Running => YELLOW,
     };
     let word = page.paint(&page.paint(ending.word(), code), BOLD);

@@ -14,12 +14,14 @@ pub(crate) const NONE: &str = "—";
 pub(crate) const INFINITE: &str = "∞";
 
 /// Stages in the order of an operation's road. What is not listed comes after, by name.
-const STAGES: [(&str, &str); 6] = [
+const STAGES: [(&str, &str); 8] = [
     ("charge_commit", "charge commit"),
     ("device_wait", "device wait"),
     ("oprf_evaluation", "OPRF evaluation"),
     ("reset_commit", "reset commit"),
     ("server", "rest of the server"),
+    ("relay", "relay"),
+    ("network", "network"),
     ("client", "client"),
 ];
 
@@ -29,6 +31,7 @@ pub(crate) enum Ending {
     Pass,
     Fail,
     Invalid,
+    Violated,
     CutShort,
     Running,
 }
@@ -40,6 +43,7 @@ impl Ending {
             Some(Verdict::Pass) => Self::Pass,
             Some(Verdict::Fail) => Self::Fail,
             Some(Verdict::Invalid) => Self::Invalid,
+            Some(Verdict::Violated) => Self::Violated,
             None if !run.cut_short && matches!(run.state, State::Running) => Self::Running,
             None => Self::CutShort,
         }
@@ -50,6 +54,7 @@ impl Ending {
             Self::Pass => "PASS",
             Self::Fail => "FAIL",
             Self::Invalid => "INVALID",
+            Self::Violated => "VIOLATED",
             Self::CutShort => "NO VERDICT",
             Self::Running => "RUNNING",
         }
@@ -63,6 +68,7 @@ impl Ending {
             Self::Invalid => {
                 "The instrument was at fault: the figures below say nothing certain about the target."
             }
+            Self::Violated => "The vault did what it must never do.",
             Self::CutShort => "The run ended before anything could be judged.",
             Self::Running => "The run has not ended: these are its figures so far.",
         }
@@ -155,7 +161,8 @@ pub(crate) fn stages(operation: &OperationResult) -> Vec<(String, f64, Option<f6
     let mut stages: Vec<(String, f64, Option<f64>)> = operation
         .stages_mean_ns
         .iter()
-        .filter(|(_, ns)| ns.is_finite() && **ns >= 0.0)
+        // A stage that this target does not have took no time: it is not shown.
+        .filter(|(_, ns)| ns.is_finite() && **ns > 0.0)
         .map(|(key, ns)| {
             let slowest = operation.stages_mean_slowest_ns.get(key).copied();
             (key.clone(), *ns, slowest.filter(|ns| ns.is_finite() && *ns >= 0.0))
@@ -178,7 +185,7 @@ impl SloWords {
     pub(crate) fn of(slo: &SloResult) -> Self {
         // A rule that cannot be read (a newer grammar) is shown with plain numbers.
         let rule = Rule::parse(&slo.rule).ok();
-        let is_duration = matches!(rule, Some(Rule::Quantile { .. }));
+        let is_duration = matches!(rule, Some(Rule::Quantile { .. } | Rule::TimeToRecover { .. }));
         let is_share = matches!(rule, Some(Rule::Unexpected { .. } | Rule::Achieved { .. }));
         let is_least = matches!(rule, Some(Rule::Achieved { .. }));
         let write = |x: f64| match x {
@@ -192,6 +199,7 @@ impl SloWords {
             Some(measured) => write(measured),
             None => "no samples".to_owned(),
         };
+        let of_faults = matches!(rule, Some(Rule::TimeToRecover { .. }));
         let margin = match slo.margin.filter(|margin| margin.is_finite()) {
             Some(margin) if margin > 0.0 => format!("{} to spare", format_share(margin)),
             Some(margin) if margin < 0.0 && is_least => {
@@ -217,6 +225,7 @@ impl SloWords {
                 None => "cannot be told",
             },
             note: match (slo.infinite, slo.under_sampled) {
+                (true, _) if of_faults => "operations did not succeed steadily again",
                 (true, _) => "falls among operations that did not end as expected",
                 (false, true) => "fewer than ten samples lie above this quantile",
                 (false, false) => "",

@@ -387,7 +387,7 @@ proptest! {
         input.run.slos = slos;
         input.run.verdict = verdict;
         [input.run.measured_s, input.run.offered_per_s, input.run.achieved_per_s, input.run.goodput_per_s] = rates;
-        input.run.faults = vec![FaultMark { what: "stall".to_owned(), at_s: fault.0, until_s: fault.1 }];
+        input.run.faults = vec![FaultMark { what: "stall".to_owned(), at_s: fault.0, until_s: fault.1, recovery: None }];
         let points = points.into_iter().map(|(x, ns)| CurvePoint { x, ns }).collect();
         input.curves = vec![Curve { operation: "recover".to_owned(), points }];
         input.seconds = seconds;

@@ -10,15 +10,21 @@ use crate::units::{float, format_count, format_duration, format_share, nanos, wh
 /// Fills in rules, verdict and reasons, and adds warnings.
 pub(crate) fn judge(totals: &Totals, run: &mut Run) {
     let rules = &totals.terms().rules;
-    let rows: Vec<Row> = rules.iter().map(|rule| Row::of(totals, rule)).collect();
+    let rows: Vec<Row> = rules.iter().map(|rule| Row::of(totals, run, rule)).collect();
     let all = totals.all_arrivals();
 
-    (run.verdict, run.reasons) = if totals.measured().is_zero() {
+    let violations = violation_reasons(run);
+    (run.verdict, run.reasons) = if totals.measured().is_zero() && violations.is_empty() {
         (None, vec!["it ended before the measurement phase: there is nothing to judge".to_owned()])
     } else {
         let invalid = invalid_reasons(totals, &rows, run, &all);
         let fail = fail_reasons(&rows, &all);
-        if !invalid.is_empty() {
+        if !violations.is_empty() {
+            // However the run was disturbed, what was seen was seen.
+            let unjudged = invalid.into_iter().chain(fail);
+            let unjudged = unjudged.map(|reason| format!("not judged: {reason}"));
+            (Some(Verdict::Violated), violations.into_iter().chain(unjudged).collect())
+        } else if !invalid.is_empty() {
             // What would have failed stands behind why it was not judged.
             let unjudged = fail.into_iter().map(|reason| format!("not judged: {reason}"));
             let reasons = invalid.into_iter().chain(unjudged).collect();
@@ -32,6 +38,20 @@ pub(crate) fn judge(totals: &Totals, run: &mut Run) {
     let warnings = warnings(totals, &rows, run, &all);
     run.warnings.extend(warnings);
     run.slos = rows.into_iter().map(|row| row.result).collect();
+}
+
+/// So many violations are told one by one: a vault that violates a bound once mostly does it often.
+const VIOLATIONS_TOLD_MAX: usize = 3;
+
+fn violation_reasons(run: &Run) -> Vec<String> {
+    let told = run.violations.iter().take(VIOLATIONS_TOLD_MAX);
+    let mut reasons: Vec<String> = told.map(|violation| violation.what.clone()).collect();
+    let more = run.violations_count.saturating_sub(count(reasons.len()));
+    if more > 0 {
+        reasons
+            .push(format!("and {} more violations (run.json has the first)", format_count(more)));
+    }
+    reasons
 }
 
 /// A rule and how it ended.
@@ -48,9 +68,10 @@ struct Row {
 }
 
 impl Row {
-    fn of(totals: &Totals, rule: &Rule) -> Self {
+    fn of(totals: &Totals, run: &Run, rule: &Rule) -> Self {
         match rule {
             Rule::Quantile { .. } => Self::quantile(totals, rule),
+            Rule::TimeToRecover { limit } => Self::time_to_recover(run, rule, nanos(*limit)),
             Rule::Unexpected { operation, limit } => {
                 let arrivals = named(totals, operation);
                 let share = share(arrivals.unexpected(), arrivals.intended);
@@ -109,6 +130,30 @@ impl Row {
         }
     }
 
+    /// The longest of all faults; one that was never recovered from is infinitely long.
+    fn time_to_recover(run: &Run, rule: &Rule, limit_ns: u64) -> Self {
+        let seen = || run.faults.iter().filter_map(|fault| fault.recovery);
+        let over = count(seen().count());
+        let unexpected = count(seen().filter(|one| one.time_to_recover_ns.is_none()).count());
+        let longest = seen().filter_map(|one| one.time_to_recover_ns).max();
+        let measured = longest.filter(|_| unexpected == 0);
+        Self {
+            result: SloResult {
+                rule: rule.to_string(),
+                limit: rule.limit(),
+                measured: measured.map(float),
+                margin: measured.map(|ns| (float(limit_ns) - float(ns)) / float(limit_ns)),
+                ok: (over > 0).then(|| measured.is_some_and(|ns| ns < limit_ns)),
+                infinite: unexpected > 0,
+                under_sampled: false,
+            },
+            duration: true,
+            lower_limit: false,
+            over,
+            unexpected,
+        }
+    }
+
     fn share(rule: &Rule, measured: Option<f64>, over: u64, ok: Option<bool>) -> Self {
         let limit = rule.limit();
         let margin = measured.filter(|_| limit > 0.0).map(|measured| (limit - measured) / limit);
@@ -142,6 +187,14 @@ impl Row {
     fn sentence(&self) -> String {
         let figure = self.figure();
         let limit = self.words(self.result.limit);
+        if self.result.infinite && figure == "run.time_to_recover" {
+            return format!(
+                "{figure} is infinite, the limit is {limit}: after {} of {} faults operations did \
+                 not succeed steadily again",
+                format_count(self.unexpected),
+                format_count(self.over)
+            );
+        }
         if self.result.infinite {
             return format!(
                 "{figure} is infinite, the limit is {limit}: {} of {} intended operations did not \
@@ -315,4 +368,8 @@ fn named(totals: &Totals, operation: &str) -> Arrivals {
 
 fn share(part: u64, of: u64) -> Option<f64> {
     (of > 0).then(|| float(part) / float(of))
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }

@@ -74,6 +74,13 @@ pub struct Run {
     /// Faults the scenario injected, and when, seconds from the start of the measurement phase.
     #[serde(default)]
     pub faults: Vec<FaultMark>,
+    /// What the vault did that it must never do, as far as the generator itself saw it: the first
+    /// ones in full.
+    #[serde(default)]
+    pub violations: Vec<Violation>,
+    /// How many there were.
+    #[serde(default)]
+    pub violations_count: u64,
     /// Most frequent errors first.
     #[serde(default)]
     pub errors: Vec<ErrorCount>,
@@ -101,6 +108,8 @@ pub enum Verdict {
     Fail,
     /// The instrument was at fault: the figures say nothing about the target.
     Invalid,
+    /// The vault answered more guesses than it may, or lost what it had acknowledged.
+    Violated,
 }
 
 impl Verdict {
@@ -111,6 +120,7 @@ impl Verdict {
             Self::Pass => "PASS",
             Self::Fail => "FAIL",
             Self::Invalid => "INVALID",
+            Self::Violated => "VIOLATED",
         }
     }
 }
@@ -293,6 +303,52 @@ pub struct FaultMark {
     pub at_s: f64,
     /// When it was undone; null: it was not.
     pub until_s: Option<f64>,
+    /// How operations came through it; null where it disrupts nothing by itself, or where too few
+    /// operations were seen to tell.
+    #[serde(default)]
+    pub recovery: Option<Recovery>,
+}
+
+/// How operations came through a fault, by their own times and outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// From the injection until operations that people asked for after it succeeded, and went on
+    /// succeeding; 0: it was not felt. Null: they did not while the run lasted.
+    pub time_to_recover_ns: Option<u64>,
+    /// Longest time without a success, from the injection to the recovery.
+    pub longest_gap_ns: u64,
+    /// Operations asked for between the injection and the recovery that did not end as expected.
+    pub failed: u64,
+}
+
+/// Something that must never happen, as the generator saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// `allowance`, `destroyed`, `lost`, `wrong_password`.
+    pub rule: String,
+    /// The account's number.
+    pub account: u64,
+    /// In words.
+    pub what: String,
+    /// Its last operations, oldest first.
+    pub operations: Vec<ViolationOperation>,
+}
+
+/// An operation on an account whose guess bound was violated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViolationOperation {
+    /// Its number in the run.
+    pub number: u64,
+    /// What it was.
+    pub operation: String,
+    /// How it ended.
+    pub outcome: String,
+    /// What was seen of it: `evaluated`, `verified` and so on.
+    pub seen: Vec<String>,
+    /// Sent, nanoseconds from the start of the run.
+    pub sent_ns: u64,
+    /// Completed, nanoseconds from the start of the run.
+    pub completed_ns: u64,
 }
 
 /// One kind of error.

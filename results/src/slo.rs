@@ -2,7 +2,7 @@
 //! Whether a rule holds is judged in `judge.rs`; whether its names exist, by whoever knows them.
 //!
 //! `OP[.OUTCOME].(response|service|dispatch_delay).(p50|p90|p99|p99.9|max) < DURATION` ·
-//! `OP.unexpected < PERCENT` · `run.achieved >= PERCENT`
+//! `OP.unexpected < PERCENT` · `run.achieved >= PERCENT` · `run.time_to_recover < DURATION`
 
 use std::fmt;
 use std::time::Duration;
@@ -42,6 +42,11 @@ pub enum Rule {
     Achieved {
         /// Share of one.
         limit: f64,
+    },
+    /// After every fault that disrupts, operations succeed again within a limit.
+    TimeToRecover {
+        /// It must be shorter than this.
+        limit: Duration,
     },
 }
 
@@ -149,7 +154,7 @@ impl Rule {
             Self::Quantile { operation, .. } | Self::Unexpected { operation, .. } => {
                 Some(operation)
             }
-            Self::Achieved { .. } => None,
+            Self::Achieved { .. } | Self::TimeToRecover { .. } => None,
         }
     }
 
@@ -158,7 +163,7 @@ impl Rule {
     pub fn outcome(&self) -> Option<&str> {
         match self {
             Self::Quantile { outcome, .. } => outcome.as_deref(),
-            Self::Unexpected { .. } | Self::Achieved { .. } => None,
+            Self::Unexpected { .. } | Self::Achieved { .. } | Self::TimeToRecover { .. } => None,
         }
     }
 
@@ -166,7 +171,9 @@ impl Rule {
     #[must_use]
     pub fn limit(&self) -> f64 {
         match self {
-            Self::Quantile { limit, .. } => crate::units::float(nanos(*limit)),
+            Self::Quantile { limit, .. } | Self::TimeToRecover { limit } => {
+                crate::units::float(nanos(*limit))
+            }
             Self::Unexpected { limit, .. } | Self::Achieved { limit } => *limit,
         }
     }
@@ -186,6 +193,9 @@ impl fmt::Display for Rule {
                 write!(f, "{operation}.unexpected < {}", exact_percent(*limit))
             }
             Self::Achieved { limit } => write!(f, "run.achieved >= {}", exact_percent(*limit)),
+            Self::TimeToRecover { limit } => {
+                write!(f, "run.time_to_recover < {}", exact_duration(*limit))
+            }
         }
     }
 }
@@ -228,7 +238,7 @@ fn parse(text: &str) -> Result<Rule, String> {
         return Err(format!("{subject:?} names no figure; {GRAMMAR}"));
     };
     let rule = if operation == "run" {
-        achieved(rest, comparison, value)?
+        of_the_run(rest, comparison, value)?
     } else if rest == "unexpected" {
         let limit = upper_share(comparison, value)?;
         Rule::Unexpected { operation: name(operation, "an operation")?, limit }
@@ -238,15 +248,16 @@ fn parse(text: &str) -> Result<Rule, String> {
     Ok(rule)
 }
 
-fn achieved(figure: &str, comparison: &str, value: &str) -> Result<Rule, String> {
-    if figure != "achieved" {
-        return Err(format!("unknown figure {figure:?} of the run; known: achieved"));
+fn of_the_run(figure: &str, comparison: &str, value: &str) -> Result<Rule, String> {
+    match figure {
+        "achieved" if comparison == ">=" => {
+            let limit = parse_percent(value).map_err(|error| error.message)?;
+            Ok(Rule::Achieved { limit })
+        }
+        "achieved" => Err(format!("\"run.achieved\" takes \">=\", not {comparison:?}")),
+        "time_to_recover" => Ok(Rule::TimeToRecover { limit: upper_time(comparison, value)? }),
+        _ => Err(format!("unknown figure {figure:?} of the run; known: achieved, time_to_recover")),
     }
-    if comparison != ">=" {
-        return Err(format!("\"run.achieved\" takes \">=\", not {comparison:?}"));
-    }
-    let limit = parse_percent(value).map_err(|error| error.message)?;
-    Ok(Rule::Achieved { limit })
 }
 
 fn quantile(operation: &str, rest: &str, comparison: &str, value: &str) -> Result<Rule, String> {
@@ -278,6 +289,17 @@ fn quantile(operation: &str, rest: &str, comparison: &str, value: &str) -> Resul
             format!("unknown statistic {statistic:?}; known: {known}")
         });
     };
+    let limit = upper_time(comparison, value)?;
+    Ok(Rule::Quantile {
+        operation: name(operation, "an operation")?,
+        outcome,
+        time,
+        statistic,
+        limit,
+    })
+}
+
+fn upper_time(comparison: &str, value: &str) -> Result<Duration, String> {
     if comparison != "<" {
         return Err(format!("a time takes \"<\", not {comparison:?}"));
     }
@@ -289,13 +311,7 @@ fn quantile(operation: &str, rest: &str, comparison: &str, value: &str) -> Resul
         let longest = format_duration(HIGHEST_NS);
         return Err(format!("{value} is longer than what is measured (at most {longest})"));
     }
-    Ok(Rule::Quantile {
-        operation: name(operation, "an operation")?,
-        outcome,
-        time,
-        statistic,
-        limit,
-    })
+    Ok(limit)
 }
 
 fn upper_share(comparison: &str, value: &str) -> Result<f64, String> {
@@ -343,6 +359,7 @@ mod tests {
             "recover-wrong.unexpected < 0.1%",
             "run.achieved >= 98%",
             "run.achieved >= 99.95%",
+            "run.time_to_recover < 500ms",
         ] {
             check(text, text);
         }
@@ -388,6 +405,8 @@ mod tests {
         check("recover.unexpected >= 2%", "takes \"<\"");
         check("run.achieved > 98%", "takes \">=\"");
         check("run.achieved >= 198%", "at most 100%");
+        check("run.time_to_recover >= 1s", "takes \"<\"");
+        check("run.time_to_recover < 0s", "could never hold");
         check("run.goodput >= 98%", "unknown figure \"goodput\" of the run");
         check(".response.p99 < 1s", "\"\" is not the name of an operation");
         check("Recover.response.p99 < 1s", "\"Recover\" is not the name");

@@ -367,7 +367,8 @@ impl Inner {
         let total = self.clock.now().since(start);
         let others = Duration::from_nanos(stages.total_ns());
         stages.add(Stage::Client, total.saturating_sub(others));
-        Reply { outcome, stages, error: error.map(|error| self.text(error)) }
+        let error = error.map(|error| self.text(error));
+        Reply { stages, error, ..Reply::of(outcome) }
     }
 
     async fn operate(

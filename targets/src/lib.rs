@@ -25,4 +25,4 @@ pub use embedded::{
 };
 pub use fault::Fault;
 pub use opaque::Stretching;
-pub use target::{Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
+pub use target::{Evidence, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};

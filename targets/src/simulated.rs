@@ -80,7 +80,7 @@ impl Target for SimulatedTarget {
             stages.add(Stage::DeviceWait, wait);
             stages.add(Stage::OprfEvaluation, time);
             let outcome = if fails { Outcome::Failed } else { expected(request.operation) };
-            Reply { outcome, stages, error: failed }
+            Reply { stages, error: failed, ..Reply::of(outcome) }
         }
     }
 }

@@ -217,6 +217,22 @@ pub struct Request {
     pub intended: Moment,
 }
 
+/// What an operation's client saw of the vault's rules at work, for whoever checks them. What it did
+/// not see may have happened all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// A KE2 came: the vault answered one evaluation, which is one guess.
+    pub evaluated: bool,
+    /// The KE2 did not open with the password: a wrong one, or no longer the account's record.
+    pub unopened: bool,
+    /// The KE3 was sent: from here on the counter may have been reset, whatever was seen of it.
+    pub finish_sent: bool,
+    /// The vault released the wrapped key, as it only does after it verified the KE3 and reset.
+    pub verified: bool,
+    /// A key came back that is not the one that was registered.
+    pub key_differs: bool,
+}
+
 /// How an operation ended, as its target tells it.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -227,13 +243,24 @@ pub struct Reply {
     /// What went wrong, in a form that recurs (no ids, no numbers), for the table of errors. Shared
     /// text: a failing target may fail a million times.
     pub error: Option<Arc<str>>,
+    /// What was seen of the vault's rules; nothing, for targets that are no vaults.
+    pub evidence: Evidence,
 }
 
+/// `Default` is not const.
+const NOTHING: Evidence = Evidence {
+    evaluated: false,
+    unopened: false,
+    finish_sent: false,
+    verified: false,
+    key_differs: false,
+};
+
 impl Reply {
-    /// A reply without stages or error.
+    /// A reply without stages, error or evidence.
     #[must_use]
     pub const fn of(outcome: Outcome) -> Self {
-        Self { outcome, stages: StageTimes([0; Stage::ALL.len()]), error: None }
+        Self { outcome, stages: StageTimes([0; Stage::ALL.len()]), error: None, evidence: NOTHING }
     }
 }
 

@@ -126,7 +126,7 @@ fn glued(text: &str) -> String {
 const fn ending_class(ending: Ending) -> &'static str {
     match ending {
         Ending::Pass => "pass",
-        Ending::Fail => "fail",
+        Ending::Fail | Ending::Violated => "fail",
         Ending::Invalid => "invalid",
         Ending::CutShort | Ending::Running => "open",
     }

@@ -347,6 +347,8 @@ impl Sample {
                 file_system: text("ext4"),
             }),
             faults: self.faults(),
+            violations: Vec::new(),
+            violations_count: 0,
             errors: Vec::new(),
             provenance: provenance(),
         }
@@ -358,6 +360,7 @@ impl Sample {
                 what: "pause replica:1".to_owned(),
                 at_s: f64::from(u32::try_from(from).expect("small")),
                 until_s: Some(f64::from(u32::try_from(to).expect("small"))),
+                recovery: None,
             })
             .into_iter()
             .collect()

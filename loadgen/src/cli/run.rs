@@ -74,6 +74,7 @@ const fn exit_of(run: &Run) -> Exit {
         Some(Verdict::Pass) => Exit::Pass,
         Some(Verdict::Fail) => Exit::Fail,
         Some(Verdict::Invalid) => Exit::Invalid,
+        Some(Verdict::Violated) => Exit::Violation,
         None => Exit::Error,
     }
 }

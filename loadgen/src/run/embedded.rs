@@ -187,6 +187,7 @@ fn inject(
                     what: format!("{} failed: {why}", words(fault)),
                     at_s,
                     until_s: None,
+                    recovery: None,
                 },
                 (Fault::RestartReplica(replica), Ok(())) => {
                     let killed = words(Fault::KillReplica(replica));
@@ -197,11 +198,14 @@ fn inject(
                             mark.until_s = Some(now_s);
                             mark.clone()
                         }
-                        None => FaultMark { what: words(fault), at_s, until_s: None },
+                        None => {
+                            FaultMark { what: words(fault), at_s, until_s: None, recovery: None }
+                        }
                     }
                 }
                 (_, Ok(())) => {
-                    let mark = FaultMark { what: words(fault), at_s, until_s: None };
+                    let mark =
+                        FaultMark { what: words(fault), at_s, until_s: None, recovery: None };
                     begun.push(mark.clone());
                     mark
                 }

@@ -217,6 +217,8 @@ impl<'a> Bench<'a> {
             device: None,
             quorum: None,
             faults: Vec::new(),
+            violations: Vec::new(),
+            violations_count: 0,
             errors: Vec::new(),
             provenance: host::provenance(clock.source(), job.command.clone()),
             run_id,

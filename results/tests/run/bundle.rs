@@ -88,7 +88,8 @@ fn a_finished_bundle_opens_as_it_was_written() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("deep/run");
     let (mut writer, totals) = write(&folder, &seconds(4));
-    let fault = FaultMark { what: "kill replica:2".to_owned(), at_s: 1.5, until_s: None };
+    let fault =
+        FaultMark { what: "kill replica:2".to_owned(), at_s: 1.5, until_s: None, recovery: None };
     writer.mark(&fault).unwrap();
     let mut run = summary(&totals);
     run.state = State::Finished;
@@ -141,7 +142,8 @@ fn write_nothing_and_add(n: u64) -> Totals {
 fn a_killed_run_keeps_its_figures_and_has_no_verdict() {
     let temporary = tempfile::tempdir().unwrap();
     let (mut writer, totals) = write(temporary.path(), &seconds(4));
-    let kill = FaultMark { what: "kill replica:2".to_owned(), at_s: 1.0, until_s: None };
+    let kill =
+        FaultMark { what: "kill replica:2".to_owned(), at_s: 1.0, until_s: None, recovery: None };
     let undone = FaultMark { until_s: Some(2.0), ..kill.clone() };
     writer.mark(&kill).unwrap();
     writer.mark(&undone).unwrap();

@@ -67,6 +67,8 @@ pub(crate) fn run() -> Run {
         device: None,
         quorum: None,
         faults: Vec::new(),
+        violations: Vec::new(),
+        violations_count: 0,
         errors: Vec::new(),
         provenance: Provenance::default(),
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, QuorumResult, SCHEMA_VERSION, StallTruth, State,
+    DeviceResult, FaultMark, Hsm, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth, State,
+    Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -40,7 +41,24 @@ fn full() -> Run {
     run.stretching = Some("owasp".to_owned());
     run.device = Some(DeviceResult::default());
     run.quorum = Some(QuorumResult { durable: true, ..QuorumResult::default() });
-    run.faults = vec![FaultMark { what: "kill replica:2".to_owned(), at_s: 1.0, until_s: None }];
+    let recovery =
+        Recovery { time_to_recover_ns: Some(412_000_000), longest_gap_ns: 400_000_000, failed: 3 };
+    let what = "kill replica:2".to_owned();
+    run.faults = vec![FaultMark { what, at_s: 1.0, until_s: None, recovery: Some(recovery) }];
+    run.violations = vec![Violation {
+        rule: "allowance".to_owned(),
+        account: 7,
+        what: "account 7 was answered 11 evaluations".to_owned(),
+        operations: vec![ViolationOperation {
+            number: 3,
+            operation: "recover-wrong".to_owned(),
+            outcome: "refused".to_owned(),
+            seen: vec!["evaluated".to_owned()],
+            sent_ns: 1,
+            completed_ns: 2,
+        }],
+    }];
+    run.violations_count = 1;
     run.instrument.stall_truth =
         Some(StallTruth { truth_p90_ns: 3, response_p90_ns: 2, service_p90_ns: 1 });
     run.instrument.cpu_share = Some(0.25);

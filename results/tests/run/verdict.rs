@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use vaultmark_results::model::{DeviceResult, QuorumResult, Verdict};
+use vaultmark_results::model::{
+    DeviceResult, FaultMark, QuorumResult, Recovery, Verdict, Violation,
+};
 use vaultmark_results::{Phase, Run, Totals};
 
 use crate::recorder::{Recorded, Sample, run, terms};
@@ -294,4 +296,73 @@ fn stages_are_means_over_all_and_over_the_slowest() {
     assert!(near(recover.stages_mean_slowest_ns["client"], 133_333_334.0));
     let mean = (990.0 * 3_333_333.0 + 10.0 * 66_666_666.0) / 1_000.0;
     assert!(near(recover.stages_mean_ns["server"], mean), "{recover:?}");
+}
+
+/// A fault and how long it took until operations succeeded again.
+fn recovered(ns: Option<u64>) -> FaultMark {
+    let recovery = Recovery { time_to_recover_ns: ns, longest_gap_ns: 1, failed: 0 };
+    let what = "kill leader".to_owned();
+    FaultMark { what, at_s: 0.5, until_s: None, recovery: Some(recovery) }
+}
+
+#[test]
+fn the_slowest_recovery_from_a_fault_is_judged() {
+    let rules = ["run.time_to_recover < 500ms"];
+    let with = |faults: &[Option<u64>]| {
+        let faults: Vec<FaultMark> = faults.iter().copied().map(recovered).collect();
+        judged(&rules, &good(), |_, run| run.faults = faults)
+    };
+    check(
+        &with(&[Some(100 * MS), Some(400 * MS)]),
+        Verdict::Pass,
+        &["the SLO holds: run.time_to_recover is 400 ms, the limit is 500 ms: 20.0 % to spare"],
+    );
+    check(
+        &with(&[Some(600 * MS), Some(400 * MS)]),
+        Verdict::Fail,
+        &["run.time_to_recover is 600 ms, the limit is 500 ms: 20.0 % over"],
+    );
+    check(
+        &with(&[Some(100 * MS), None]),
+        Verdict::Fail,
+        &[
+            "run.time_to_recover is infinite, the limit is 500 ms: after 1 of 2 faults operations did \
+           not succeed steadily again",
+        ],
+    );
+    check(
+        &with(&[]),
+        Verdict::Invalid,
+        &["run.time_to_recover has no samples, the limit is 500 ms: it cannot be judged"],
+    );
+}
+
+#[test]
+fn a_violation_outranks_everything() {
+    let violation = |n: u64| Violation {
+        rule: "allowance".to_owned(),
+        account: n,
+        what: format!("account {n} was answered 11 evaluations"),
+        operations: Vec::new(),
+    };
+    let rules = ["recover.response.p99 < 1ms"];
+    let run = judged(&rules, &good(), |recorded, run| {
+        run.violations = (1..=5).map(violation).collect();
+        run.violations_count = 9;
+        run.instrument.throttled_share = Some(0.5);
+        recorded.measured = Duration::from_secs(1);
+    });
+    assert_eq!(run.verdict, Some(Verdict::Violated));
+    assert_eq!(run.reasons[0], "account 1 was answered 11 evaluations");
+    assert_eq!(run.reasons[3], "and 6 more violations (run.json has the first)");
+    assert!(run.reasons[4].starts_with("not judged: the instrument was throttled"));
+    assert!(run.reasons[5].starts_with("not judged: recover.response.p99"));
+    // Also in a run that was stopped before anything else could be judged.
+    let run = judged(&rules, &[], |recorded, run| {
+        recorded.measured = Duration::ZERO;
+        run.cut_short = true;
+        run.violations = vec![violation(1)];
+        run.violations_count = 1;
+    });
+    assert_eq!(run.verdict, Some(Verdict::Violated));
 }
