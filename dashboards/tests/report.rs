@@ -248,7 +248,7 @@ fn data_is_never_markup() {
         error: HOSTILE.to_owned(),
         count: 1,
     }];
-    run.faults = vec![FaultMark { what: HOSTILE.to_owned(), at_s: 2.0, until_s: None }];
+    run.faults = vec![FaultMark { what: HOSTILE.to_owned(), at_s: 2.0, until_s: None, recovery: None }];
     run.slos[0].rule = HOSTILE.to_owned();
     let mut operation = run.operations.remove("recover").expect("it was offered");
     operation.stages_mean_ns.insert(HOSTILE.to_owned(), 5e5);
@@ -379,7 +379,7 @@ proptest! {
         slos in prop::collection::vec(any_slo(), 0..4),
         rates: [f64; 4],
         fault: (f64, Option<f64>),
-        verdict in prop::sample::select(vec![None, Some(Verdict::Pass), Some(Verdict::Fail), Some(Verdict::Invalid)]),
+        verdict in prop::sample::select(vec![None, Some(Verdict::Pass), Some(Verdict::Fail), Some(Verdict::Invalid), Some(Verdict::Violated)]),
         width in 0_usize..300,
     ) {
         let mut input = Sample { phases: [0, 1, 0], operations: vec![], rules: vec![], ..Sample::default() }.input();
