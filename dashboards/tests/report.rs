@@ -248,7 +248,8 @@ fn data_is_never_markup() {
         error: HOSTILE.to_owned(),
         count: 1,
     }];
-    run.faults = vec![FaultMark { what: HOSTILE.to_owned(), at_s: 2.0, until_s: None, recovery: None }];
+    run.faults =
+        vec![FaultMark { what: HOSTILE.to_owned(), at_s: 2.0, until_s: None, recovery: None }];
     run.slos[0].rule = HOSTILE.to_owned();
     let mut operation = run.operations.remove("recover").expect("it was offered");
     operation.stages_mean_ns.insert(HOSTILE.to_owned(), 5e5);
