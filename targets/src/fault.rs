@@ -166,7 +166,9 @@ impl fmt::Display for Fault {
             Self::Link { way, state: LinkState::Degraded { delay, loss_ppm } } => {
                 write!(f, "degrade {way} delay={} loss={}", Time(*delay), Percent(*loss_ppm))
             }
-            Self::SlowDisk(replica, time) => write!(f, "slow-disk replica:{replica} {}", Time(*time)),
+            Self::SlowDisk(replica, time) => {
+                write!(f, "slow-disk replica:{replica} {}", Time(*time))
+            }
             Self::SlowHsm(replica, time) => write!(f, "slow-hsm replica:{replica} {}", Time(*time)),
             Self::JumpClock(replica, ms) => {
                 let sign = if *ms < 0 { '-' } else { '+' };
@@ -391,7 +393,10 @@ mod tests {
         check("cut replica:1", link(Way::Around(1), LinkState::Cut));
         check("mend all", link(Way::All, LinkState::Mended));
         let state = LinkState::Degraded { delay: ms(50), loss_ppm: 10_500 };
-        check("degrade replica:1->replica:2 delay=50ms loss=1.05%", link(Way::Between(1, 2), state));
+        check(
+            "degrade replica:1->replica:2 delay=50ms loss=1.05%",
+            link(Way::Between(1, 2), state),
+        );
         check("slow-disk replica:1 20ms", Fault::SlowDisk(1, ms(20)));
         check("slow-hsm replica:1 1500us", Fault::SlowHsm(1, Duration::from_micros(1_500)));
         check("slow-hsm replica:1 0ms", Fault::SlowHsm(1, Duration::ZERO));
@@ -446,7 +451,8 @@ mod tests {
         prop_oneof![
             replica.clone().prop_map(Fault::KillReplica),
             replica.clone().prop_map(Fault::ReplaceReplica),
-            (replica.clone(), time.clone()).prop_map(|(replica, time)| Fault::SlowDisk(replica, time)),
+            (replica.clone(), time.clone())
+                .prop_map(|(replica, time)| Fault::SlowDisk(replica, time)),
             (replica.clone(), time).prop_map(|(replica, time)| Fault::SlowHsm(replica, time)),
             (replica, jump).prop_map(|(replica, ms)| Fault::JumpClock(replica, ms)),
             (way, state).prop_map(|(way, state)| Fault::Link { way, state }),
