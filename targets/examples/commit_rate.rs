@@ -13,14 +13,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::runtime::{Builder, Handle};
 use vaultmark_hsm::{Clock, SystemClock};
-use vaultmark_targets::quorum::{Group, GroupConfig, StateMachine};
+use vaultmark_targets::quorum::{Group, GroupConfig, StateMachine, Whole, WholeState};
 
 /// A command of the vault's size: an account, a request id and some room.
 const COMMAND_LEN: usize = 96;
 
 struct Count(u64);
 
-impl StateMachine for Count {
+impl WholeState for Count {
     fn apply(&mut self, _command: &[u8]) -> Vec<u8> {
         self.0 += 1;
         self.0.to_le_bytes().to_vec()
@@ -73,7 +73,13 @@ async fn measure(
     time: Duration,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let durable = config.durable;
-    let group = theirs.spawn(Group::start(config, |_| Box::new(Count(0)))).await??;
+    let (disk, folder) = (Arc::clone(&config.disk), config.folder.clone());
+    let open = move |replica| {
+        let folder = folder.join(format!("count-{replica}"));
+        let count = Whole::open(Count(0), Arc::clone(&disk), &folder)?;
+        Ok(Box::new(count) as Box<dyn StateMachine>)
+    };
+    let group = theirs.spawn(Group::start(config, open)).await??;
     let group = Arc::new(group);
     let begin = clock.now();
     let (from, until) = (begin.after(time / 4), begin.after(time / 4 + time));

@@ -21,7 +21,7 @@ use vaultmark_hsm::{Clock, FleetSecrets, HsmPool, Moment, PoolCounters};
 use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
 use crate::fault::Fault;
 use crate::opaque::{KnownStretchings, ServerKeys, Stretcher, Stretching};
-use crate::quorum::{Group, GroupConfig};
+use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
 use crate::target::{Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::{AccountId, Failure, Refusal, ServerLimits, VaultServer, VaultState};
 
@@ -266,8 +266,14 @@ impl Inner {
         let mut group = GroupConfig::new(config.replicas, config.folder, Arc::clone(&clock));
         group.durable = config.durable;
         group.seed = config.seed;
+        let (disk, folder) = (Arc::clone(&group.disk), group.folder.clone());
+        let open = move |replica| {
+            let folder = folder.join(format!("replica-{replica}"));
+            let state = Whole::open(VaultState::new(), Arc::clone(&disk), &folder)?;
+            Ok(Box::new(state) as Box<dyn StateMachine>)
+        };
         let group = handle
-            .block_on(Group::start(group, |_| Box::new(VaultState::new())))
+            .block_on(Group::start(group, open))
             .map_err(EmbeddedError::Quorum)?;
         let threads = if config.stretching == Stretching::None {
             None

@@ -45,6 +45,30 @@ pub struct GroupConfig {
     pub segment_bytes: u64,
 }
 
+/// What one replica of a fleet of processes is made of.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    /// Which replica this is: from 1 to how many there are.
+    pub number: u32,
+    /// What it is to make of an empty folder.
+    pub start: Start,
+    /// The group, the same at every replica but for the folder and the seed. The replica's log is in
+    /// a folder of its own inside `folder`.
+    pub group: GroupConfig,
+}
+
+/// What a replica makes of a folder without a log. With a log in it, it goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The group is new, and this replica one of its first. Only ever said once: a replica that
+    /// forgot its votes could vote twice, and undo what was committed.
+    Found,
+    /// There must be a log: without one it does not start.
+    Resume,
+    /// Its disk was lost. It joins as a new voter in place of the old one, and catches up.
+    Replace,
+}
+
 impl GroupConfig {
     /// A durable fleet with everything else as it usually is.
     #[must_use]

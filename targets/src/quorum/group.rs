@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::config::GroupConfig;
+use super::machine;
 use super::recovery::Place;
 use super::replica::{Opened, Replica};
 use super::transport::{Switchboard, Transport};
@@ -46,7 +48,7 @@ pub struct Group {
 pub(super) struct Shared {
     config: GroupConfig,
     library: Arc<openraft::Config>,
-    make: Box<dyn Fn(u32) -> Box<dyn StateMachine> + Send + Sync>,
+    make: Arc<Make>,
     pub(super) switchboard: Arc<Switchboard>,
     /// The runtime the replicas live on: a restarted one joins the others there.
     runtime: tokio::runtime::Handle,
@@ -62,6 +64,9 @@ pub(super) struct Shared {
     commits: AtomicU64,
     elections: AtomicU64,
 }
+
+/// Opens a replica's state machine.
+type Make = dyn Fn(u32) -> io::Result<Box<dyn StateMachine>> + Send + Sync;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -85,14 +90,15 @@ pub(super) struct Leadership {
 
 impl Group {
     /// Starts every replica on the present tokio runtime, from what its folder holds, and returns
-    /// when one of them leads and has applied everything that was ever committed. `make` gives a fresh state machine for a replica's number; it is
-    /// called again when a replica restarts, after the former one was dropped.
+    /// when one of them leads and has applied everything that was ever committed. `make` opens the
+    /// state machine of a replica's number; it is called again when a replica restarts, after the
+    /// former one was dropped.
     ///
     /// # Errors
     /// The configuration, a folder or a log is bad, or nobody leads within the commit timeout.
     pub async fn start(
         config: GroupConfig,
-        make: impl Fn(u32) -> Box<dyn StateMachine> + Send + Sync + 'static,
+        make: impl Fn(u32) -> io::Result<Box<dyn StateMachine>> + Send + Sync + 'static,
     ) -> Result<Self, QuorumError> {
         let library = Arc::new(config.library()?);
         let count = config.replicas;
@@ -100,7 +106,7 @@ impl Group {
             meter: Arc::new(Meter::new(Arc::clone(&config.clock))),
             config,
             library,
-            make: Box::new(make),
+            make: Arc::new(make),
             switchboard: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
             running: RwLock::new((0..count).map(|_| None).collect()),
@@ -294,6 +300,10 @@ impl Shared {
         if slot.lives > 0 && opened.is_new() {
             return Err(QuorumError::Disk(format!("the log of replica {number} is gone")));
         }
+        let make = Arc::clone(&self.make);
+        let machine = machine::blocking(self.config.inline, move || make(number)).await;
+        let machine =
+            machine.map_err(|error| QuorumError::Disk(format!("replica {number}: {error}")))?;
         slot.lives += 1;
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let replica = Replica::start(
@@ -301,7 +311,7 @@ impl Shared {
             opened,
             Arc::clone(&self.library),
             Arc::clone(&self.switchboard) as Arc<dyn Transport>,
-            (self.make)(number),
+            machine,
             mix(self.config.seed, u64::from(number), slot.lives),
         )
         .await?;

@@ -40,6 +40,28 @@ impl Log {
         Self { shared: Arc::new(Shared { memory: Mutex::new(memory), wal }) }
     }
 
+    /// Makes the log one that goes on from a durable checkpoint. A checkpoint that another replica
+    /// sent may be durable while what the log was to forget for it is not: entries that were never
+    /// committed, or a gap.
+    ///
+    /// # Errors
+    /// The log is dead.
+    pub(super) fn reconcile(&self, checkpoint: LogId) -> io::Result<()> {
+        let mut memory = self.lock();
+        if !memory.lacks(checkpoint) {
+            return Ok(());
+        }
+        let purged = memory.purged;
+        memory.truncate_after(purged);
+        memory.purge(checkpoint);
+        let fill = |filled: &mut Filled| {
+            filled.truncate(purged);
+            filled.purge(checkpoint);
+            Ok(())
+        };
+        self.shared.wal.put(fill, None)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,6 +71,15 @@ impl Memory {
     /// The index of the first entry held, or that the next one would have.
     fn first_index(&self) -> u64 {
         self.purged.map_or(0, |purged| purged.index + 1)
+    }
+
+    /// Whether the log does not have the entry of this id, or others in its place.
+    fn lacks(&self, id: LogId) -> bool {
+        if self.purged >= Some(id) {
+            return false;
+        }
+        let at = offset(id.index.saturating_sub(self.first_index()));
+        self.entries.get(at).is_none_or(|entry| entry.log_id != id)
     }
 
     /// The log id of the last entry, held or purged.

@@ -1,48 +1,89 @@
-//! What the consensus library calls a state machine, around the owner's [`StateMachine`].
+//! What the consensus library calls a state machine, around the owner's [`StateMachine`]. A snapshot
+//! is the owner's latest durable checkpoint; nothing of it is kept here.
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::StateMachine;
-use super::snapshots::Snapshots;
-use super::types::{LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, Types};
+use super::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::{QuorumError, StateMachine};
 
-/// One replica's state machine, and its latest snapshot.
+/// The format of marks.
+const MARK_VERSION: u8 = 1;
+
+/// What of a checkpoint is on its way from one state machine to another.
+pub(super) type Chunks = Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>;
+
+/// One replica's state machine.
 pub(super) struct Machine {
-    // A lock only because the library wants to be able to share what it never shares.
-    inner: Mutex<Box<dyn StateMachine>>,
+    inner: Arc<Mutex<Box<dyn StateMachine>>>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    snapshots: Snapshots,
+    inline: bool,
+    /// Held while a checkpoint is being made or installed, so that one of these happens at a time,
+    /// and whoever stops the replica can wait for it.
+    busy: Busy,
     /// Dropped with the machine: whoever waits on the other end knows that it will apply no more.
     _alive: oneshot::Sender<()>,
 }
 
+/// See [`Machine`].
+pub(super) type Busy = Arc<tokio::sync::Mutex<()>>;
+
 impl Machine {
-    /// A machine that has applied nothing; `alive` is dropped with it.
+    /// A machine that stands at its durable checkpoint, or that has applied nothing; `alive` is
+    /// dropped with it.
+    ///
+    /// # Errors
+    /// The mark is not one that was given by a replica.
     pub(super) fn new(
         inner: Box<dyn StateMachine>,
-        snapshots: Snapshots,
+        inline: bool,
+        busy: Busy,
         alive: oneshot::Sender<()>,
-    ) -> Self {
-        Self {
-            inner: Mutex::new(inner),
-            applied: None,
-            membership: StoredMembership::default(),
-            snapshots,
+    ) -> Result<Self, QuorumError> {
+        let meta = meta(inner.as_ref())?;
+        Ok(Self {
+            inner: Arc::new(Mutex::new(inner)),
+            applied: meta.last_log_id,
+            membership: meta.last_membership,
+            inline,
+            busy,
             _alive: alive,
-        }
+        })
     }
 
-    fn inner(&mut self) -> &mut dyn StateMachine {
-        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+    fn lock(&self) -> MutexGuard<'_, Box<dyn StateMachine>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a state machine's durable checkpoint covers.
+///
+/// # Errors
+/// The mark is not one that was given by a replica.
+pub(super) fn meta(machine: &dyn StateMachine) -> Result<SnapshotMeta, QuorumError> {
+    let Some(mark) = machine.mark() else { return Ok(SnapshotMeta::default()) };
+    decode(&mark).map_err(|error| QuorumError::Disk(format!("the state machine: {error}")))
+}
+
+fn encode(meta: &SnapshotMeta) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(&(MARK_VERSION, meta)).map_err(io::Error::other)
+}
+
+fn decode(mark: &[u8]) -> io::Result<SnapshotMeta> {
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let (version, rest) =
+        postcard::take_from_bytes::<u8>(mark).map_err(|_short| wrong("an empty mark"))?;
+    if version != MARK_VERSION {
+        return Err(wrong(&format!("a mark of version {version}, not {MARK_VERSION}")));
+    }
+    postcard::from_bytes(rest).map_err(|_malformed| wrong("not a checkpoint's mark"))
 }
 
 impl fmt::Debug for Machine {
@@ -52,7 +93,7 @@ impl fmt::Debug for Machine {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = Chunks;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -66,7 +107,7 @@ impl RaftStateMachine<Types> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             self.applied = Some(entry.log_id);
             let reply = match entry.payload {
-                EntryPayload::Normal(command) => self.inner().apply(&command.0),
+                EntryPayload::Normal(command) => self.lock().apply(&command.0),
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Vec::new()
@@ -81,40 +122,78 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
+        let busy = Arc::clone(&self.busy).lock_owned().await;
         let meta =
             SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
-        let bytes = Arc::new(self.inner().snapshot());
-        Builder { snapshots: self.snapshots.clone(), taken: Snapshot { meta, snapshot: bytes } }
+        let work = encode(&meta).map(|mark| self.lock().checkpoint(mark));
+        Builder { meta, work: Mutex::new(Some((work, busy))), inline: self.inline }
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        bytes: SnapshotBytes,
+        mut chunks: Chunks,
     ) -> Result<(), io::Error> {
-        self.inner().restore(&bytes).map_err(io::Error::other)?;
+        let busy = Arc::clone(&self.busy).lock_owned().await;
+        let mark = encode(meta)?;
+        let inner = Arc::clone(&self.inner);
+        let install = move || {
+            let _busy = busy;
+            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.install(mark, &mut *chunks)
+        };
+        blocking(self.inline, install).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.snapshots.keep(Snapshot { meta: meta.clone(), snapshot: bytes }).await
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        self.snapshots.latest().await
+        let machine = self.lock();
+        if machine.mark().is_none() {
+            return Ok(None);
+        }
+        let export = machine.export()?;
+        Ok(Some(Snapshot { meta: decode(&export.mark)?, snapshot: export.chunks }))
     }
 }
 
-/// A snapshot that is taken and not yet kept.
-#[derive(Debug)]
+/// A checkpoint that is begun and not yet durable.
 pub(super) struct Builder {
-    snapshots: Snapshots,
-    taken: Snapshot,
+    meta: SnapshotMeta,
+    // A lock only because the library wants to be able to share what it never shares.
+    work: Mutex<Option<(io::Result<Work>, OwnedMutexGuard<()>)>>,
+    inline: bool,
 }
+
+type Work = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = Chunks;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.snapshots.keep(self.taken.clone()).await?;
-        Ok(self.taken.clone())
+        let twice = || io::Error::other("a checkpoint is made once");
+        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (work, busy) = work.take().ok_or_else(twice)?;
+        let work = work?;
+        let make = move || {
+            let _busy = busy;
+            work()
+        };
+        blocking(self.inline, make).await?;
+        // The library looks at what it covers only: whoever sends it asks for it anew.
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(std::iter::empty()) })
     }
+}
+
+/// Runs what may take long on one of the runtime's threads for that; here and now under simulated
+/// time, where a thread would be chance.
+pub(super) async fn blocking<R: Send + 'static>(
+    inline: bool,
+    act: impl FnOnce() -> io::Result<R> + Send + 'static,
+) -> io::Result<R> {
+    if inline {
+        return act();
+    }
+    tokio::task::spawn_blocking(act).await.map_err(io::Error::other)?
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 
 mod config;
 pub mod disk;
@@ -14,38 +15,91 @@ mod frame;
 mod group;
 mod log;
 mod machine;
+mod member;
 mod network;
 mod recovery;
 mod replica;
-mod snapshots;
 mod transport;
 mod types;
 mod wal;
+mod whole;
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, MemberConfig, Start};
 pub use group::{Group, QuorumCounters};
+pub use member::{FollowerStatus, Member, MemberCounters, MemberStatus, Role};
+pub use whole::{Whole, WholeState};
 
 /// Bytes of the longest command: a hundred times the vault's, and few enough that one command
 /// holds up nobody.
 pub const COMMAND_LEN_MAX: usize = 64 << 10;
 
-/// What the committed commands are applied to: one instance a replica.
+/// Bytes of the longest chunk of an [`Export`]: a few of them in flight fill any link, and none holds
+/// up a heartbeat behind it for long.
+pub const CHUNK_LEN_MAX: usize = 256 << 10;
+
+/// Bytes of the longest frame that is handed to a [`Wire`].
+pub const FRAME_LEN_MAX: usize = 1 << 20;
+
+/// What the committed commands are applied to: one instance a replica. It owns its durable state: a
+/// *checkpoint*, with the mark that the replica gave it. What was applied after is in the log, which
+/// goes back at least to the last durable checkpoint, and is applied again.
 ///
 /// It must be deterministic: the same commands in the same order give the same replies and the same
-/// snapshot on every replica, and after every restart. `apply` runs on the replica's own task, in
+/// checkpoints on every replica, and after every restart. `apply` runs on the replica's own task, in
 /// the road of every commit, so it is kept light.
+///
+/// No two of `checkpoint`'s work and `install` ever run at the same time; `apply` and `export` may
+/// be called while a checkpoint's work goes on, and what was exported is read while all of them do.
 pub trait StateMachine: Send + 'static {
     /// Applies one committed command; its reply goes to whoever proposed it, if it still waits.
     fn apply(&mut self, command: &[u8]) -> Vec<u8>;
 
-    /// The whole state, in a form that [`StateMachine::restore`] takes.
-    fn snapshot(&self) -> Vec<u8>;
+    /// The mark of the latest durable checkpoint, at which the state stands when it is opened;
+    /// `None` when it is empty.
+    fn mark(&self) -> Option<Vec<u8>>;
 
-    /// Replaces the whole state.
+    /// Begins a checkpoint of everything applied so far, under an opaque mark. Quick; the work
+    /// returned is the slow part, run elsewhere while commands go on being applied. When it returned
+    /// `Ok`, the checkpoint is durable and its mark is what a restart finds.
+    fn checkpoint(&mut self, mark: Vec<u8>) -> Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+    /// The latest durable checkpoint, for another replica.
     ///
     /// # Errors
-    /// The bytes are not a snapshot of this state machine. The replica then stops, loudly.
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
+    /// There is none, or the disk refuses, or holds what was not written.
+    fn export(&self) -> io::Result<Export>;
+
+    /// Replaces the whole state by what another replica exported; durable on return. Cut off at any
+    /// point it leaves the state as it was, or one that is opened as empty.
+    ///
+    /// # Errors
+    /// The chunks are not an export, or end early, or the disk refuses. The replica then stops.
+    fn install(
+        &mut self,
+        mark: Vec<u8>,
+        chunks: &mut dyn Iterator<Item = io::Result<Vec<u8>>>,
+    ) -> io::Result<()>;
+}
+
+/// A checkpoint on its way to another replica: a consistent view, although commands go on.
+pub struct Export {
+    /// The checkpoint's mark.
+    pub mark: Vec<u8>,
+    /// Its content, in order, in chunks of at most [`CHUNK_LEN_MAX`] bytes.
+    pub chunks: Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>,
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export").finish_non_exhaustive()
+    }
+}
+
+/// Carries frames to the other replicas of a group. It may lose, delay, duplicate or reorder them,
+/// and never blocks. A frame has at most [`FRAME_LEN_MAX`] bytes.
+pub trait Wire: fmt::Debug + Send + Sync + 'static {
+    /// Sends a frame to the replica of that number.
+    fn send(&self, to: u32, frame: Vec<u8>);
 }
 
 /// A command that a majority made durable and the leader applied.

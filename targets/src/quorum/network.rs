@@ -15,8 +15,9 @@ use openraft::raft::{
     VoteResponse,
 };
 
+use super::machine::Chunks;
 use super::transport::{Answer, Lost, Message, Transport};
-use super::types::{Snapshot, SnapshotBytes, Types, Vote};
+use super::types::{Snapshot, Types, Vote};
 
 /// One replica's end of the network.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl RaftNetworkFactory<Types> for Network {
 }
 
 impl RaftNetworkV2<Types> for Line {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = Chunks;
 
     async fn append_entries(
         &mut self,

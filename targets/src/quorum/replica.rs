@@ -1,16 +1,16 @@
 //! One running replica: its log, its state machine and the consensus library's tasks.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::sync::oneshot;
 
 use super::log::Log;
-use super::machine::Machine;
+use super::machine::{self, Busy, Machine};
 use super::network::Network;
 use super::recovery::{self, Place, Recovered};
-use super::snapshots::Snapshots;
 use super::transport::Transport;
 use super::types::{Raft, Runtime};
 use super::wal::Wal;
@@ -20,14 +20,16 @@ use super::{QuorumError, StateMachine};
 pub(super) struct Replica {
     pub(super) raft: Raft,
     wal: Arc<Wal>,
-    snapshots: Snapshots,
+    /// Held while a checkpoint is being made or installed.
+    busy: Busy,
     machine_gone: oneshot::Receiver<()>,
 }
 
 /// What a replica's folder holds, opened and checked.
 pub(super) struct Opened {
     recovered: Recovered,
-    snapshots: Snapshots,
+    inline: bool,
+    folder: PathBuf,
 }
 
 impl Opened {
@@ -36,13 +38,7 @@ impl Opened {
         let inline = place.inline;
         let open = move || {
             let recovered = recovery::open(&place)?;
-            let snapshots = Snapshots::open(&place)?;
-            if snapshots.upto() < recovered.memory.purged {
-                let folder = place.folder.display();
-                let why = format!("{folder}: the log goes on after a snapshot that is not there");
-                return Err(QuorumError::Disk(why));
-            }
-            Ok(Self { recovered, snapshots })
+            Ok(Self { recovered, inline, folder: place.folder })
         };
         if inline {
             return open();
@@ -75,18 +71,28 @@ impl Replica {
         machine: Box<dyn StateMachine>,
         seed: u64,
     ) -> Result<Self, QuorumError> {
-        let Opened { recovered, snapshots } = opened;
+        let Opened { recovered, inline, folder } = opened;
+        let checkpoint = machine::meta(machine.as_ref())?.last_log_id;
+        if checkpoint < recovered.memory.purged {
+            let folder = folder.display();
+            let why = format!("{folder}: the log goes on after a checkpoint that is not there");
+            return Err(QuorumError::Disk(why));
+        }
         let wal = Wal::new(recovered.writer);
         let wal = Arc::new(wal.map_err(|error| QuorumError::Disk(error.to_string()))?);
         let (alive, machine_gone) = oneshot::channel();
-        let machine = Machine::new(machine, snapshots.clone(), alive);
+        let busy = Busy::default();
+        let machine = Machine::new(machine, inline, Arc::clone(&busy), alive)?;
         let log = Log::new(recovered.memory, Arc::clone(&wal));
+        if let Some(checkpoint) = checkpoint {
+            log.reconcile(checkpoint).map_err(|error| QuorumError::Disk(error.to_string()))?;
+        }
         let network = Network { from: number, transport };
         let raft = Raft::new(number, config, network, log, machine);
         let raft = DeterministicRng::<Runtime>::scope(seed, raft)
             .await
             .map_err(|error| QuorumError::Consensus(error.to_string()))?;
-        Ok(Self { raft, wal, snapshots, machine_gone })
+        Ok(Self { raft, wal, busy, machine_gone })
     }
 
     /// Stops at once, what is not written yet lost; returns when nothing of it runs any more.
@@ -107,7 +113,8 @@ impl Replica {
         drop(self.raft);
         // An error is the good news: the machine is gone, and its end of the channel with it.
         let _gone = self.machine_gone.await;
-        self.snapshots.end().await;
+        // Nor does it write a checkpoint.
+        drop(self.busy.lock().await);
         self.wal.gone().await;
     }
 }

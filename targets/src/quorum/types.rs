@@ -29,8 +29,7 @@ pub(super) type LogId = openraft::alias::LogIdOf<Types>;
 pub(super) type Membership = openraft::Membership<u32, ()>;
 pub(super) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(super) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-pub(super) type SnapshotBytes = Arc<Vec<u8>>;
-pub(super) type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotBytes>;
+pub(super) type Snapshot = openraft::alias::SnapshotOf<Types, super::machine::Chunks>;
 pub(super) type Raft = openraft::Raft<Types, super::machine::Machine>;
 
 /// A command's bytes. Shared, so that the replicas of one process keep one copy among them.

@@ -21,7 +21,7 @@ use super::account::{AccountId, AttemptId, RegistrationId};
 use super::command::{
     ChargedId, Command, CommandReply, RECORD_LEN_MAX, RegistrationRef, WRAPPED_LEN_MAX,
 };
-use crate::quorum::StateMachine;
+use crate::quorum::WholeState;
 
 /// Guesses an account has: the ten of the analysed protocol (CRYPTO 2023, ePrint 2023/843).
 pub const ATTEMPTS_MAX: u8 = 10;
@@ -283,7 +283,7 @@ impl Default for VaultState {
     }
 }
 
-impl StateMachine for VaultState {
+impl WholeState for VaultState {
     fn apply(&mut self, command: &[u8]) -> Vec<u8> {
         match postcard::from_bytes(command) {
             Ok(command) => self.command(command),

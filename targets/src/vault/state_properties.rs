@@ -9,7 +9,7 @@ use super::account::{AccountId, AttemptId};
 use super::command::{ChargedId, Command, CommandReply};
 use super::state::{ATTEMPTS_MAX, VaultState};
 use super::state_tests::{attempt, pending, registration};
-use crate::quorum::StateMachine;
+use crate::quorum::WholeState;
 
 /// What anybody may propose. Attempts and registrations are drawn from few, so that they are met
 /// again.

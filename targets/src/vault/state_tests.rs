@@ -6,7 +6,7 @@ use super::command::{
     ChargedId, Command, CommandReply, RECORD_LEN_MAX, RegistrationRef, WRAPPED_LEN_MAX,
 };
 use super::state::VaultState;
-use crate::quorum::StateMachine;
+use crate::quorum::WholeState;
 
 /// What a step of a story asks; accounts, registrations and attempts by small numbers.
 #[derive(Clone, Copy, Debug)]

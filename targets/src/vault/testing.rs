@@ -20,7 +20,7 @@ use super::server::{ServerLimits, VaultServer};
 use super::state::VaultState;
 use crate::client::{BackupKey, ClientError, ClientStretching, RegistrationEnd, VaultClient};
 use crate::opaque::{ServerKeys, Stretcher, Stretching};
-use crate::quorum::{CommitError, Committed, QuorumLog, StateMachine};
+use crate::quorum::{CommitError, Committed, QuorumLog, WholeState};
 use crate::target::StageTimes;
 
 pub(super) const SLOTS: usize = 4;

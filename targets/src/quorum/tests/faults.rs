@@ -13,13 +13,13 @@ async fn after_a_power_cut_every_answered_command_is_there() {
     for (replicas, survivors) in [1, 3].into_iter().flat_map(|n| survivors.map(|s| (n, s))) {
         let disk = MemoryDisk::new();
         let journals = Journals::default();
-        let group = Group::start(in_memory(replicas, &disk), journals.maker()).await.unwrap();
+        let group = journals.start(in_memory(replicas, &disk)).await.unwrap();
         commit_all(&group, 1..=20).await;
         disk.crash(survivors);
         for replica in 1..=replicas {
             group.kill(replica).await;
         }
-        let group = Group::start(in_memory(replicas, &disk), journals.maker()).await.unwrap();
+        let group = journals.start(in_memory(replicas, &disk)).await.unwrap();
         commit_all(&group, 21..=25).await;
         assert_eq!(journals.of(replicas, 25).await, commands(25));
         group.shutdown().await;
@@ -29,7 +29,7 @@ async fn after_a_power_cut_every_answered_command_is_there() {
 #[tokio::test(start_paused = true)]
 async fn a_killed_leader_is_replaced_and_comes_back() {
     let journals = Journals::default();
-    let group = Group::start(in_memory(3, &MemoryDisk::new()), journals.maker()).await.unwrap();
+    let group = journals.start(in_memory(3, &MemoryDisk::new())).await.unwrap();
     let mut done = 0;
     for _ in 0..5 {
         commit_all(&group, done + 1..=done + 10).await;
@@ -55,7 +55,7 @@ async fn without_a_majority_a_commit_ends_in_bounded_time() {
     let journals = Journals::default();
     let config = in_memory(3, &MemoryDisk::new());
     let timeout = config.commit_timeout;
-    let group = Group::start(config, journals.maker()).await.unwrap();
+    let group = journals.start(config).await.unwrap();
     commit_all(&group, 1..=3).await;
     let leader = group.leader().unwrap();
     let others: Vec<u32> = (1..=3).filter(|replica| *replica != leader).collect();
@@ -81,7 +81,7 @@ async fn without_a_majority_a_commit_ends_in_bounded_time() {
 
 #[tokio::test(start_paused = true)]
 async fn commits_that_wait_at_a_killed_leader_are_of_unknown_fate() {
-    let group = Group::start(in_memory(3, &MemoryDisk::new()), Journals::default().maker());
+    let group = Journals::default().start(in_memory(3, &MemoryDisk::new()));
     let group = Arc::new(group.await.unwrap());
     let leader = group.leader().unwrap();
     group.shared.switchboard.isolate(leader, true);
@@ -101,7 +101,7 @@ async fn commits_that_wait_at_a_killed_leader_are_of_unknown_fate() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back() {
     let journals = Journals::default();
-    let group = Group::start(in_memory(3, &MemoryDisk::new()), journals.maker()).await.unwrap();
+    let group = journals.start(in_memory(3, &MemoryDisk::new())).await.unwrap();
     commit_all(&group, 1..=10).await;
     let old = group.leader().unwrap();
     group.shared.switchboard.isolate(old, true);
@@ -125,7 +125,7 @@ async fn a_leader_that_comes_back_does_not_lead_its_old_term() {
         let disk = MemoryDisk::new();
         let mut terms = Vec::new();
         for _ in 0..4 {
-            let group = Group::start(in_memory(replicas, &disk), Journals::default().maker());
+            let group = Journals::default().start(in_memory(replicas, &disk));
             let group = group.await.unwrap();
             group.commit(command(1)).await.unwrap();
             terms.push(group.shared.leadership.borrow().term);
@@ -153,7 +153,7 @@ async fn purged(group: &Group, replica: u32, index: u64) {
 async fn a_snapshot_shortens_the_log_and_a_restart_starts_from_it() {
     let disk = MemoryDisk::new();
     let journals = Journals::default();
-    let group = Group::start(with_snapshots(&disk), journals.maker()).await.unwrap();
+    let group = journals.start(with_snapshots(&disk)).await.unwrap();
     commit_all(&group, 1..=200).await;
     for replica in 1..=3 {
         purged(&group, replica, 150).await;
@@ -166,7 +166,7 @@ async fn a_snapshot_shortens_the_log_and_a_restart_starts_from_it() {
     for replica in 1..=3 {
         group.kill(replica).await;
     }
-    let group = Group::start(with_snapshots(&disk), journals.maker()).await.unwrap();
+    let group = journals.start(with_snapshots(&disk)).await.unwrap();
     commit_all(&group, 201..=205).await;
     for replica in 1..=3 {
         assert_eq!(journals.of(replica, 205).await, commands(205));
@@ -180,7 +180,7 @@ async fn a_replica_that_was_down_catches_up() {
     for (missed, by_snapshot) in [(10, false), (200, true)] {
         let journals = Journals::default();
         let config = with_snapshots(&MemoryDisk::new());
-        let group = Group::start(config, journals.maker()).await.unwrap();
+        let group = journals.start(config).await.unwrap();
         commit_all(&group, 1..=5).await;
         let leader = group.leader().unwrap();
         let down = leader % 3 + 1;
@@ -200,7 +200,7 @@ async fn a_replica_that_was_down_catches_up() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_without_its_log_does_not_start() {
     let disk = MemoryDisk::new();
-    let group = Group::start(in_memory(3, &disk), Journals::default().maker()).await.unwrap();
+    let group = Journals::default().start(in_memory(3, &disk)).await.unwrap();
     commit_all(&group, 1..=3).await;
     group.kill(2).await;
     let folder = PathBuf::from("/group/replica-2");
@@ -213,7 +213,7 @@ async fn a_replica_without_its_log_does_not_start() {
     for name in disk.list(&folder).unwrap() {
         disk.remove(&folder.join(name)).unwrap();
     }
-    let started = Group::start(in_memory(3, &disk), Journals::default().maker()).await;
+    let started = Journals::default().start(in_memory(3, &disk)).await;
     let started = started.unwrap_err().to_string();
     assert!(started.contains("/group/replica-2: the log is gone"), "{started}");
 }
@@ -221,7 +221,7 @@ async fn a_replica_without_its_log_does_not_start() {
 #[tokio::test(start_paused = true)]
 async fn replicas_whose_disk_fails_stop_and_say_so() {
     let disk = MemoryDisk::new();
-    let group = Group::start(in_memory(3, &disk), Journals::default().maker()).await.unwrap();
+    let group = Journals::default().start(in_memory(3, &disk)).await.unwrap();
     commit_all(&group, 1..=3).await;
     assert_eq!(group.failures(), []);
     // Every open file fails from now on.

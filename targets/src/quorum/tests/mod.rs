@@ -19,7 +19,7 @@ mod process;
 #[derive(Clone, Default)]
 struct Journal(Arc<watch::Sender<Vec<Vec<u8>>>>);
 
-impl StateMachine for Journal {
+impl WholeState for Journal {
     fn apply(&mut self, command: &[u8]) -> Vec<u8> {
         self.0.send_modify(|commands| commands.push(command.to_vec()));
         self.0.borrow().len().to_le_bytes().to_vec()
@@ -40,14 +40,24 @@ impl StateMachine for Journal {
 #[derive(Clone, Default)]
 struct Journals(Arc<Mutex<BTreeMap<u32, Journal>>>);
 
+type Made = io::Result<Box<dyn StateMachine>>;
+
 impl Journals {
-    fn maker(&self) -> impl Fn(u32) -> Box<dyn StateMachine> + Send + Sync + 'static {
+    /// Opens the journal of a replica of the group that `config` describes.
+    fn maker(&self, config: &GroupConfig) -> impl Fn(u32) -> Made + Send + Sync + use<> {
         let journals = Arc::clone(&self.0);
+        let (disk, folder) = (Arc::clone(&config.disk), config.folder.clone());
         move |replica| {
             let journal = Journal::default();
             journals.lock().unwrap().insert(replica, journal.clone());
-            Box::new(journal)
+            let folder = folder.join(format!("journal-{replica}"));
+            Ok(Box::new(Whole::open(journal, Arc::clone(&disk), &folder)?))
         }
+    }
+
+    fn start(&self, config: GroupConfig) -> impl Future<Output = Result<Group, QuorumError>> + use<> {
+        let make = self.maker(&config);
+        Group::start(config, make)
     }
 
     /// What a replica applied, once that is at least so many commands.
@@ -86,7 +96,7 @@ async fn commits_are_applied_in_order_on_every_replica() {
     for replicas in [1, 3, 5, 7] {
         let journals = Journals::default();
         let group =
-            Group::start(in_memory(replicas, &MemoryDisk::new()), journals.maker()).await.unwrap();
+            journals.start(in_memory(replicas, &MemoryDisk::new())).await.unwrap();
         commit_all(&group, 1..=50).await;
         for replica in 1..=replicas {
             assert_eq!(journals.of(replica, 50).await, commands(50), "{replica} of {replicas}");
@@ -99,7 +109,7 @@ async fn commits_are_applied_in_order_on_every_replica() {
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_names_its_place_in_the_log() {
-    let group = Group::start(in_memory(3, &MemoryDisk::new()), Journals::default().maker());
+    let group = Journals::default().start(in_memory(3, &MemoryDisk::new()));
     let group = group.await.unwrap();
     let first = group.commit(command(1)).await.unwrap();
     let second = group.commit(command(2)).await.unwrap();
@@ -111,7 +121,7 @@ async fn a_commit_names_its_place_in_the_log() {
 async fn only_1_3_5_or_7_replicas_make_a_group() {
     for replicas in [0, 2, 4, 6, 8, 9] {
         let started =
-            Group::start(in_memory(replicas, &MemoryDisk::new()), Journals::default().maker());
+            Journals::default().start(in_memory(replicas, &MemoryDisk::new()));
         let error = started.await.unwrap_err().to_string();
         assert!(error.contains(&format!("not {replicas}")), "{error}");
     }
@@ -120,7 +130,7 @@ async fn only_1_3_5_or_7_replicas_make_a_group() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_proposed_is_refused_and_says_so() {
     let config = GroupConfig { in_flight_max: 1, ..in_memory(3, &MemoryDisk::new()) };
-    let group = Group::start(config, Journals::default().maker()).await.unwrap();
+    let group = Journals::default().start(config).await.unwrap();
     let leader = group.leader().unwrap();
     let follower = leader % 3 + 1;
 
@@ -139,11 +149,11 @@ async fn what_cannot_be_proposed_is_refused_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn only_one_group_has_a_folder() {
     let disk = MemoryDisk::new();
-    let group = Group::start(in_memory(3, &disk), Journals::default().maker()).await.unwrap();
-    let second = Group::start(in_memory(3, &disk), Journals::default().maker()).await;
+    let group = Journals::default().start(in_memory(3, &disk)).await.unwrap();
+    let second = Journals::default().start(in_memory(3, &disk)).await;
     assert!(second.unwrap_err().to_string().contains("in use"));
     group.shutdown().await;
-    let third = Group::start(in_memory(3, &disk), Journals::default().maker()).await.unwrap();
+    let third = Journals::default().start(in_memory(3, &disk)).await.unwrap();
     // Dropped and not shut down, it lets go as well, if a little later.
     drop(third);
     tokio::task::yield_now().await;

@@ -37,7 +37,7 @@ fn check(journal: &[Vec<u8>], answered: &BTreeSet<Vec<u8>>) {
 async fn leaders_killed_under_load_lose_nothing_that_was_answered() {
     let folder = tempfile::tempdir().unwrap();
     let journals = Journals::default();
-    let group = Group::start(on_files(folder.path().to_owned()), journals.maker()).await.unwrap();
+    let group = journals.start(on_files(folder.path().to_owned())).await.unwrap();
     let group = Arc::new(group);
     let (answers, mut answered_count) = watch::channel(0_usize);
     let answers = Arc::new(answers);
@@ -114,7 +114,7 @@ fn sigkill_loses_nothing_that_was_answered() {
     runtime.block_on(async {
         let journals = Journals::default();
         let config = on_files(folder.path().to_owned());
-        let group = Group::start(config, journals.maker()).await.unwrap();
+        let group = journals.start(config).await.unwrap();
         let last = group.commit(b"the last".to_vec()).await.unwrap();
         let count = usize::from_le_bytes(last.reply.try_into().unwrap());
         for replica in 1..=3 {
@@ -130,7 +130,7 @@ fn sigkill_loses_nothing_that_was_answered() {
 async fn child_that_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let config = on_files(PathBuf::from(folder));
-    let group = Arc::new(Group::start(config, Journals::default().maker()).await.unwrap());
+    let group = Arc::new(Journals::default().start(config).await.unwrap());
     let life = std::process::id();
     let clients = (0..CLIENTS).map(|client| {
         let group = Arc::clone(&group);
@@ -138,7 +138,7 @@ async fn child_that_is_killed() {
             for n in 0_u64.. {
                 let command = format!("{life} {client} {n}");
                 if group.commit(command.clone().into_bytes()).await.is_ok() {
-                    writeln!(std::io::stdout(), "answered {command}.").unwrap();
+                    writeln!(io::stdout(), "answered {command}.").unwrap();
                 }
             }
         })
