@@ -272,9 +272,7 @@ impl Inner {
             let state = Whole::open(VaultState::new(), Arc::clone(&disk), &folder)?;
             Ok(Box::new(state) as Box<dyn StateMachine>)
         };
-        let group = handle
-            .block_on(Group::start(group, open))
-            .map_err(EmbeddedError::Quorum)?;
+        let group = handle.block_on(Group::start(group, open)).map_err(EmbeddedError::Quorum)?;
         let threads = if config.stretching == Stretching::None {
             None
         } else {

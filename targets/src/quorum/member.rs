@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{
-    CommitError, Committed, MemberConfig, QuorumError, QuorumLog, StateMachine, Wire,
-};
+use super::{CommitError, Committed, MemberConfig, QuorumError, QuorumLog, StateMachine, Wire};
 
 /// One running replica of a group whose others are elsewhere.
 #[derive(Debug)]

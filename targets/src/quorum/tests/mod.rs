@@ -55,7 +55,10 @@ impl Journals {
         }
     }
 
-    fn start(&self, config: GroupConfig) -> impl Future<Output = Result<Group, QuorumError>> + use<> {
+    fn start(
+        &self,
+        config: GroupConfig,
+    ) -> impl Future<Output = Result<Group, QuorumError>> + use<> {
         let make = self.maker(&config);
         Group::start(config, make)
     }
@@ -95,8 +98,7 @@ async fn commit_all(group: &Group, range: RangeInclusive<usize>) {
 async fn commits_are_applied_in_order_on_every_replica() {
     for replicas in [1, 3, 5, 7] {
         let journals = Journals::default();
-        let group =
-            journals.start(in_memory(replicas, &MemoryDisk::new())).await.unwrap();
+        let group = journals.start(in_memory(replicas, &MemoryDisk::new())).await.unwrap();
         commit_all(&group, 1..=50).await;
         for replica in 1..=replicas {
             assert_eq!(journals.of(replica, 50).await, commands(50), "{replica} of {replicas}");
@@ -120,8 +122,7 @@ async fn a_commit_names_its_place_in_the_log() {
 #[tokio::test(start_paused = true)]
 async fn only_1_3_5_or_7_replicas_make_a_group() {
     for replicas in [0, 2, 4, 6, 8, 9] {
-        let started =
-            Journals::default().start(in_memory(replicas, &MemoryDisk::new()));
+        let started = Journals::default().start(in_memory(replicas, &MemoryDisk::new()));
         let error = started.await.unwrap_err().to_string();
         assert!(error.contains(&format!("not {replicas}")), "{error}");
     }
