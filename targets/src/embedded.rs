@@ -4,38 +4,35 @@
 //! Where the processor time of an operation goes is the same as in a real fleet, less the network.
 //! What an operation means is in `client` and `vault`; when operations start is the generator's.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use vaultmark_hsm::{Clock, FleetSecrets, HsmPool, Moment, PoolCounters};
 
-use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
+use crate::client::{ClientError, VaultClient};
 use crate::fault::Fault;
-use crate::opaque::{KnownStretchings, ServerKeys, Stretcher, Stretching};
+use crate::opaque::ServerKeys;
+use crate::people::synthetic::{Chance, Synthetic};
+use crate::people::{POPULATION_IN_FLIGHT, People, PopulationError, Registered, register_range};
 use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
-use crate::target::{Operation, Outcome, Reply, Request, Stage, StageTimes, Target};
-use crate::vault::{AccountId, Failure, Refusal, ServerLimits, VaultServer, VaultState};
+use crate::target::{Outcome, Reply, Request, Stage, StageTimes, Target};
+use crate::vault::{Failure, Refusal, ServerLimits, VaultServer, VaultState};
 
 mod config;
-mod synthetic;
 #[cfg(test)]
 mod tests;
 
-pub use config::{AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, Fidelity};
+pub use config::{AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError};
 
-use synthetic::{Chance, Synthetic, WRONG_PASSWORD};
-
-/// Registrations in flight while the population is made: enough to keep every core and the log busy.
-const POPULATION_IN_FLIGHT: usize = 64;
+pub use crate::people::Fidelity;
 
 /// A running vault.
 ///
@@ -54,17 +51,10 @@ struct Inner {
     group: Arc<Group>,
     cores: Vec<Slot>,
     keys: ServerKeys,
-    client: VaultClient,
-    synthetic: Synthetic,
+    people: People,
     clock: Arc<dyn Clock>,
     limits: ServerLimits,
     hsm_sessions: usize,
-    stretching: Stretching,
-    fidelity: Fidelity,
-    threads: Option<Arc<StretchingThreads>>,
-    known: OnceLock<Arc<KnownStretchings>>,
-    population: AtomicU64,
-    errors: Mutex<HashMap<&'static str, Arc<str>>>,
 }
 
 /// A replica's place. Its device outlives it: a process that dies leaves its HSM running.
@@ -112,36 +102,22 @@ impl EmbeddedVault {
         accounts: u64,
         mut progress: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), EmbeddedError> {
-        let room = usize::try_from(accounts).unwrap_or(usize::MAX);
-        self.inner.known.get_or_init(|| Arc::new(KnownStretchings::new(room)));
-        let registered: Result<(), EmbeddedError> = self.handle.block_on(async {
-            let (mut tasks, mut next, mut done) = (JoinSet::new(), 0, 0);
-            while done < accounts {
-                while next < accounts && tasks.len() < POPULATION_IN_FLIGHT {
-                    let inner = Arc::clone(&self.inner);
-                    let account = next;
-                    tasks.spawn_on(
-                        async move { (account, inner.register_person(account).await) },
-                        &self.handle,
-                    );
-                    next += 1;
+        self.inner.people.expect_population(&(0..accounts));
+        let register = |account| {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.register(account).await }
+        };
+        let tell = |registered: Registered| progress(registered.done);
+        self.handle
+            .block_on(register_range(0..accounts, POPULATION_IN_FLIGHT, register, tell))
+            .map_err(|error| match error {
+                PopulationError::Account(account, why) => {
+                    EmbeddedError::Population(account, why.to_string())
                 }
-                match tasks.join_next().await {
-                    Some(Ok((_, Ok(())))) => done += 1,
-                    Some(Ok((account, Err(error)))) => {
-                        return Err(EmbeddedError::Population(account, error.to_string()));
-                    }
-                    Some(Err(error)) => return Err(EmbeddedError::Threads(error.to_string())),
-                    None => break,
-                }
-                if progress(done).is_break() {
-                    return Err(EmbeddedError::Stopped);
-                }
-            }
-            Ok(())
-        });
-        registered?;
-        self.inner.population.store(accounts, Ordering::Release);
+                PopulationError::Task(why) => EmbeddedError::Threads(why),
+                PopulationError::Stopped => EmbeddedError::Stopped,
+            })?;
+        self.inner.people.know(0..accounts);
         Ok(())
     }
 
@@ -241,7 +217,7 @@ impl Inner {
         adapters: &AdapterFactory<'_>,
         handle: &Handle,
     ) -> Result<Self, EmbeddedError> {
-        let synthetic = Synthetic::new(config.seed);
+        let synthetic = Synthetic::new(config.seed, b"");
         let mut chance = synthetic.chance(Chance::Fleet);
         let secrets = FleetSecrets::generate(&mut chance);
         let keys = ServerKeys::generate(config.suite, &mut chance);
@@ -273,28 +249,16 @@ impl Inner {
             Ok(Box::new(state) as Box<dyn StateMachine>)
         };
         let group = handle.block_on(Group::start(group, open)).map_err(EmbeddedError::Quorum)?;
-        let threads = if config.stretching == Stretching::None {
-            None
-        } else {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let threads = StretchingThreads::start(cores);
-            Some(Arc::new(threads.map_err(|error| EmbeddedError::Threads(error.to_string()))?))
-        };
+        let how = (config.stretching, config.fidelity);
+        let people = People::new(client, synthetic, how, 0).map_err(EmbeddedError::Threads)?;
         Ok(Self {
             group: Arc::new(group),
             hsm_sessions: cores.first().map_or(0, |slot| slot.pool.sessions()),
             cores,
             keys,
-            client,
-            synthetic,
+            people,
             clock,
             limits: config.limits,
-            stretching: config.stretching,
-            fidelity: config.fidelity,
-            threads,
-            known: OnceLock::new(),
-            population: AtomicU64::new(0),
-            errors: Mutex::default(),
         })
     }
 
@@ -308,7 +272,7 @@ impl Inner {
         // A vault that starts again over the same logs must not draw the same registration ids.
         let origin = self.clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ns = (origin + self.clock.now().since(Moment::ZERO)).as_nanos();
-        let chance = self.synthetic.chance(Chance::Core { replica, life, started_ns });
+        let chance = self.people.chance(Chance::Core { replica, life, started_ns });
         let (pool, group) = (Arc::clone(&slot.pool), Arc::clone(&self.group));
         Core::new(&self.keys, pool, group, Arc::clone(&self.clock), chance, self.limits)
             .map_err(EmbeddedError::Keys)
@@ -365,116 +329,20 @@ impl Inner {
     async fn perform(&self, request: Request, start: Moment) -> Reply {
         let mut stages = StageTimes::default();
         let (outcome, error) = match self.core() {
-            Some(core) => self.operate(&core, request, &mut stages).await,
+            Some(core) => self.people.operate(&*core, request, &mut stages).await,
             None => (Outcome::Failed, Some(Failure::ReplicaDown.describe())),
         };
         let total = self.clock.now().since(start);
         let others = Duration::from_nanos(stages.total_ns());
         stages.add(Stage::Client, total.saturating_sub(others));
-        let error = error.map(|error| self.text(error));
+        let error = error.map(|error| self.people.text(error));
         Reply { stages, error, ..Reply::of(outcome) }
     }
 
-    async fn operate(
-        &self,
-        core: &Core,
-        request: Request,
-        stages: &mut StageTimes,
-    ) -> (Outcome, Option<&'static str>) {
-        let Request { operation, account, number, .. } = request;
-        let mut chance = self.synthetic.chance(Chance::Operation { number });
-        let id = AccountId::synthetic(account);
-        match operation {
-            Operation::Register => {
-                let (password, key) = self.person(account);
-                let stretching = self.stretched_in_full();
-                let person = (id, &password[..], &key);
-                let registered =
-                    self.client.register(core, person, &stretching, &mut chance, stages).await;
-                match registered {
-                    Ok(_) => (Outcome::Complete, None),
-                    Err(error) => ended(error),
-                }
-            }
-            Operation::Recover => {
-                let (password, key) = self.person(account);
-                let stretching = self.stretched_for(account);
-                let person = (id, &password[..]);
-                let recovered =
-                    self.client.recover(core, person, &stretching, &mut chance, stages).await;
-                match recovered {
-                    Ok(recovered) if recovered == key => (Outcome::Complete, None),
-                    Ok(_) => {
-                        (Outcome::Failed, Some("recovered key differs from the registered one"))
-                    }
-                    Err(error) => ended(error),
-                }
-            }
-            Operation::RecoverWrong => {
-                let stretching = self.stretched_in_vain();
-                let person = (id, WRONG_PASSWORD);
-                let recovered =
-                    self.client.recover(core, person, &stretching, &mut chance, stages).await;
-                match recovered {
-                    Ok(_) => (Outcome::Failed, Some("a wrong password recovered a key")),
-                    Err(error) => ended(error),
-                }
-            }
-        }
-    }
-
-    async fn register_person(&self, account: u64) -> Result<(), ClientError> {
-        let core =
-            self.core().ok_or(ClientError::Refused(Refusal::Failed(Failure::ReplicaDown)))?;
-        let mut chance = self.synthetic.chance(Chance::Population { account });
-        let (password, key) = self.person(account);
-        let stretcher = match (self.fidelity, self.known.get()) {
-            (Fidelity::Cached, Some(known)) => {
-                Stretcher::with_known(self.stretching, Arc::clone(known))
-            }
-            _ => Stretcher::new(self.stretching),
-        };
-        let stretching = ClientStretching { stretcher, threads: self.threads.clone() };
-        let person = (AccountId::synthetic(account), &password[..], &key);
-        let mut nobody = StageTimes::default();
-        self.client.register(&*core, person, &stretching, &mut chance, &mut nobody).await.map(drop)
-    }
-
-    fn person(&self, account: u64) -> (zeroize::Zeroizing<[u8; 16]>, BackupKey) {
-        (self.synthetic.password(account), self.synthetic.backup_key(account))
-    }
-
-    fn stretched_in_full(&self) -> ClientStretching {
-        let stretcher = Stretcher::new(self.stretching);
-        ClientStretching { stretcher, threads: self.threads.clone() }
-    }
-
-    /// Accounts of the population are known when cached: a look-up, on the operation's own task.
-    fn stretched_for(&self, account: u64) -> ClientStretching {
-        match (self.fidelity, self.known.get()) {
-            (Fidelity::Cached, Some(known))
-                if account < self.population.load(Ordering::Acquire) =>
-            {
-                let stretcher = Stretcher::with_known(self.stretching, Arc::clone(known));
-                ClientStretching { stretcher, threads: None }
-            }
-            _ => self.stretched_in_full(),
-        }
-    }
-
-    fn stretched_in_vain(&self) -> ClientStretching {
-        match self.fidelity {
-            Fidelity::Full => self.stretched_in_full(),
-            Fidelity::Cached => {
-                ClientStretching { stretcher: Stretcher::new(Stretching::None), threads: None }
-            }
-        }
-    }
-
-    /// One shared text for each error.
-    fn text(&self, error: &'static str) -> Arc<str> {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(errors.entry(error).or_insert_with(|| Arc::from(error)))
+    async fn register(&self, account: u64) -> Result<(), ClientError> {
+        let down = ClientError::Refused(Refusal::Failed(Failure::ReplicaDown));
+        let core = self.core().ok_or(down)?;
+        self.people.register(&*core, account, 0).await
     }
 }
 
@@ -488,20 +356,5 @@ impl Slot {
         if let Some(core) = core {
             core.kill();
         }
-    }
-}
-
-/// How an operation ended that did not succeed.
-fn ended(error: ClientError) -> (Outcome, Option<&'static str>) {
-    match error {
-        ClientError::WrongPassword | ClientError::Refused(Refusal::Rejected) => {
-            (Outcome::Refused, None)
-        }
-        ClientError::Refused(Refusal::Destroyed) => (Outcome::Destroyed, None),
-        ClientError::Refused(Refusal::Busy) => (Outcome::Busy, None),
-        ClientError::Refused(Refusal::LastOutstanding) => {
-            (Outcome::Busy, Some(Refusal::LastOutstanding.describe()))
-        }
-        error => (Outcome::Failed, Some(error.describe())),
     }
 }

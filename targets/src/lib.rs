@@ -10,6 +10,7 @@ pub mod fault;
 pub mod fleet;
 pub mod null;
 pub mod opaque;
+pub mod people;
 pub mod quorum;
 pub mod relay;
 pub mod remote;
@@ -20,9 +21,8 @@ pub mod stalled;
 pub mod target;
 pub mod vault;
 
-pub use embedded::{
-    AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault, Fidelity,
-};
+pub use embedded::{AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault};
 pub use fault::Fault;
 pub use opaque::Stretching;
+pub use people::{Fidelity, Registered};
 pub use target::{Evidence, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};

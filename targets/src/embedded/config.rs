@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use vaultmark_hsm::{DeviceError, DeviceInfo, FleetSecrets, HsmAdapter, PoolCounters, Suite};
 
 use crate::opaque::{OpaqueError, Stretching};
+use crate::people::Fidelity;
 use crate::quorum::{QuorumCounters, QuorumError};
 use crate::vault::ServerLimits;
 
@@ -61,16 +62,6 @@ impl EmbeddedConfig {
             runtime: None,
         }
     }
-}
-
-/// Which client steps are really done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fidelity {
-    /// Every step.
-    Full,
-    /// Accounts of the population are stretched once, when they are registered; a password known to
-    /// be wrong is not stretched. The vault sees no difference.
-    Cached,
 }
 
 /// Why an embedded vault did not start, or its population is not complete.
