@@ -21,7 +21,9 @@ pub mod stalled;
 pub mod target;
 pub mod vault;
 
-pub use embedded::{AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault};
+pub use embedded::{
+    AdapterFactory, EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault,
+};
 pub use fault::Fault;
 pub use opaque::Stretching;
 pub use people::{Fidelity, Registered};

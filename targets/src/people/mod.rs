@@ -98,8 +98,11 @@ impl People {
     pub(crate) fn id(&self, account: u64) -> AccountId {
         let settled = account < self.population.load(Ordering::Acquire);
         let mut bytes = [0; 16];
-        bytes[..8]
-            .copy_from_slice(if settled { &self.population_prefix } else { &self.run_prefix });
+        bytes[..8].copy_from_slice(if settled {
+            &self.population_prefix
+        } else {
+            &self.run_prefix
+        });
         bytes[8..].copy_from_slice(&account.to_be_bytes());
         AccountId::new(&bytes).expect("16 bytes are enough for an account")
     }
@@ -281,7 +284,9 @@ where
         match tasks.join_next().await {
             None => return Ok(()),
             Some(Err(error)) => return Err(PopulationError::Task(error.to_string())),
-            Some(Ok((account, Err(error)))) => return Err(PopulationError::Account(account, error)),
+            Some(Ok((account, Err(error)))) => {
+                return Err(PopulationError::Account(account, error));
+            }
             Some(Ok((account, Ok(())))) => {
                 ahead.insert(account);
                 told.done += 1;
@@ -332,7 +337,11 @@ mod tests {
         };
         let ended = runtime.block_on(register_range(range, in_flight, register, |progress| {
             told.push(progress);
-            if progress.done == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if progress.done == stop_at {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         }));
         (told, ended)
     }
