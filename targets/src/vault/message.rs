@@ -158,6 +158,31 @@ pub enum Failure {
     ReplicaDown,
     /// A stored record or a reply of the replicated state does not decode.
     Corrupt,
+    /// Nobody answered: whether the request arrived is not known.
+    Unreachable,
+    /// The relay does not take the account's token. Nothing was forwarded.
+    Unauthorized,
+    /// The relay's limit for the account or its tenant is reached. Nothing was forwarded.
+    RateLimited,
+    /// The replica that leads now does not know the channel: it was opened elsewhere, or too long ago.
+    NoSuchChannel,
+    /// A frame of the channel was refused, or its reply does not open.
+    BadChannel,
+}
+
+impl VaultRequest {
+    /// Whose account it is about.
+    #[must_use]
+    pub const fn account(&self) -> &AccountId {
+        match self {
+            Self::RegisterStart { account, .. }
+            | Self::RegisterUpload { account, .. }
+            | Self::RegisterConfirm { account, .. }
+            | Self::RecoverStart { account, .. }
+            | Self::RecoverFinish { account, .. }
+            | Self::Delete { account } => account,
+        }
+    }
 }
 
 impl Refusal {
@@ -194,6 +219,11 @@ impl Failure {
             Self::CommitUnknown => "the fate of a quorum commit is not known",
             Self::ReplicaDown => "the replica is down",
             Self::Corrupt => "stored state does not decode",
+            Self::Unreachable => "nobody answered",
+            Self::Unauthorized => "the relay does not take the token",
+            Self::RateLimited => "the relay's rate limit is reached",
+            Self::NoSuchChannel => "the leader does not know the channel",
+            Self::BadChannel => "the channel is broken",
         }
     }
 }

@@ -1,1 +1,0 @@
-//! The Noise NK channel between a client and the fleet, inside the requests.

@@ -1,0 +1,293 @@
+//! `Noise_NK_25519_AESGCM_SHA256` with snow, on the curve, cipher and hash that the vault uses
+//! anyway.
+//!
+//! The primitives are handed in for three reasons: chance comes from the caller, so that the
+//! simulator runs the real channel; the fleet's public key is computed once and not at each
+//! handshake; and private and cipher keys are wiped. What snow itself keeps for the length of a
+//! handshake (the chaining key) it does not wipe.
+
+use std::sync::LazyLock;
+
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
+use curve25519_dalek::MontgomeryPoint;
+use rand::RngCore;
+use rand_chacha::ChaCha20Rng;
+use sha2::{Digest, Sha256};
+use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
+use snow::resolvers::CryptoResolver;
+use snow::types::{Cipher, Dh, Hash, Random};
+use snow::{Builder, Error, HandshakeState, StatelessTransportState};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{ChannelKey, ChannelPublicKey};
+
+/// Bytes of an X25519 key.
+pub(super) const KEY_LEN: usize = 32;
+/// Bytes of an AES-GCM tag.
+pub(super) const TAG_LEN: usize = 16;
+
+static PARAMS: LazyLock<NoiseParams> = LazyLock::new(|| {
+    "Noise_NK_25519_AESGCM_SHA256".parse().expect("a name that the Noise specification gives")
+});
+
+/// A handshake that has not ended.
+pub(super) struct Handshake(HandshakeState);
+
+/// A channel's two cipher keys.
+pub(super) struct Transport(StatelessTransportState);
+
+impl Handshake {
+    pub(super) fn client(
+        fleet: &ChannelPublicKey,
+        prologue: &[u8],
+        chance: ChaCha20Rng,
+    ) -> Result<Self, Error> {
+        let resolver = Box::new(Primitives { chance, fleet: None });
+        let builder = Builder::with_resolver(PARAMS.clone(), resolver);
+        builder.prologue(prologue)?.remote_public_key(&fleet.0)?.build_initiator().map(Self)
+    }
+
+    pub(super) fn server(
+        key: &ChannelKey,
+        prologue: &[u8],
+        chance: ChaCha20Rng,
+    ) -> Result<Self, Error> {
+        let resolver = Box::new(Primitives { chance, fleet: Some(key.public.0) });
+        let builder = Builder::with_resolver(PARAMS.clone(), resolver);
+        builder.prologue(prologue)?.local_private_key(key.expose())?.build_responder().map(Self)
+    }
+
+    /// Appends a message of `KEY_LEN + payload + TAG_LEN` bytes.
+    pub(super) fn write(&mut self, payload: &[u8], frame: &mut Vec<u8>) -> Result<(), Error> {
+        append(frame, KEY_LEN + payload.len() + TAG_LEN, |room| {
+            self.0.write_message(payload, room)
+        })
+    }
+
+    pub(super) fn read(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        // snow writes the plaintext as it goes and asks for no more room than that.
+        let mut payload = Zeroizing::new(vec![0; message.len()]);
+        let len = self.0.read_message(message, &mut payload)?;
+        payload.truncate(len);
+        Ok(payload)
+    }
+
+    pub(super) fn ended(self) -> Result<Transport, Error> {
+        self.0.into_stateless_transport_mode().map(Transport)
+    }
+}
+
+impl Transport {
+    /// Appends a message of `payload + TAG_LEN` bytes.
+    pub(super) fn write(
+        &self,
+        counter: u32,
+        payload: &[u8],
+        frame: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        append(frame, payload.len() + TAG_LEN, |room| {
+            self.0.write_message(u64::from(counter), payload, room)
+        })
+    }
+
+    pub(super) fn read(&self, counter: u32, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut payload = Zeroizing::new(vec![0; message.len()]);
+        let len = self.0.read_message(u64::from(counter), message, &mut payload)?;
+        payload.truncate(len);
+        Ok(payload)
+    }
+}
+
+/// The public key of a private one (RFC 7748).
+pub(super) fn public_of(secret: &[u8; 32]) -> [u8; 32] {
+    MontgomeryPoint::mul_base_clamped(*secret).to_bytes()
+}
+
+fn append(
+    frame: &mut Vec<u8>,
+    len: usize,
+    write: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
+) -> Result<(), Error> {
+    let start = frame.len();
+    frame.resize(start + len, 0);
+    let written = write(&mut frame[start..])?;
+    frame.truncate(start + written);
+    Ok(())
+}
+
+/// What snow asks for when a handshake begins.
+struct Primitives {
+    chance: ChaCha20Rng,
+    /// The public half of the key that is set, where one is.
+    fleet: Option<[u8; KEY_LEN]>,
+}
+
+impl CryptoResolver for Primitives {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        // Asked for once a handshake, so the clone is the only one that draws.
+        Some(Box::new(Chance(self.chance.clone())))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        let DHChoice::Curve25519 = choice else { return None };
+        let secret = Zeroizing::new([0; KEY_LEN]);
+        Some(Box::new(X25519 { secret, public: [0; KEY_LEN], known: self.fleet }))
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        let HashChoice::SHA256 = choice else { return None };
+        Some(Box::new(PlainSha256(Sha256::new())))
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        let CipherChoice::AESGCM = choice else { return None };
+        Some(Box::new(AesGcm(Zeroizing::new([0; 32]))))
+    }
+}
+
+struct Chance(ChaCha20Rng);
+
+impl Random for Chance {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.0.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+struct X25519 {
+    secret: Zeroizing<[u8; KEY_LEN]>,
+    public: [u8; KEY_LEN],
+    known: Option<[u8; KEY_LEN]>,
+}
+
+impl Dh for X25519 {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        KEY_LEN
+    }
+
+    fn priv_len(&self) -> usize {
+        KEY_LEN
+    }
+
+    fn set(&mut self, secret: &[u8]) {
+        self.secret.copy_from_slice(secret);
+        self.public = self.known.unwrap_or_else(|| public_of(&self.secret));
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
+        rng.try_fill_bytes(self.secret.as_mut_slice())?;
+        self.public = public_of(&self.secret);
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn privkey(&self) -> &[u8] {
+        self.secret.as_slice()
+    }
+
+    /// Refuses a peer of low order: what it shares is no secret.
+    fn dh(&self, peer: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let peer = peer.first_chunk().ok_or(Error::Dh)?;
+        let shared = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*self.secret).to_bytes());
+        if shared.ct_eq(&[0; KEY_LEN]).into() {
+            return Err(Error::Dh);
+        }
+        out.get_mut(..KEY_LEN).ok_or(Error::Dh)?.copy_from_slice(shared.as_slice());
+        Ok(())
+    }
+}
+
+/// AES-256-GCM; the nonce is 4 zero bytes and the counter, big-endian (Noise section 12.4).
+struct AesGcm(Zeroizing<[u8; 32]>);
+
+impl AesGcm {
+    fn cipher(&self) -> Aes256Gcm {
+        Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(self.0.as_slice()))
+    }
+}
+
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    nonce
+}
+
+impl Cipher for AesGcm {
+    fn name(&self) -> &'static str {
+        "AESGCM"
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        self.0.copy_from_slice(key);
+    }
+
+    fn encrypt(&self, counter: u64, bound: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let (body, rest) = out.split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let tag = self
+            .cipher()
+            .encrypt_in_place_detached(Nonce::from_slice(&nonce(counter)), bound, body)
+            .expect("a Noise message is far below the 64 GiB that AES-GCM takes");
+        rest[..TAG_LEN].copy_from_slice(&tag);
+        plaintext.len() + TAG_LEN
+    }
+
+    fn decrypt(
+        &self,
+        counter: u64,
+        bound: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
+        let len = ciphertext.len().checked_sub(TAG_LEN).ok_or(Error::Decrypt)?;
+        let (body, tag) = ciphertext.split_at(len);
+        let out = out.get_mut(..len).ok_or(Error::Decrypt)?;
+        out.copy_from_slice(body);
+        self.cipher()
+            .decrypt_in_place_detached(
+                Nonce::from_slice(&nonce(counter)),
+                bound,
+                out,
+                Tag::from_slice(tag),
+            )
+            .map_err(|_| Error::Decrypt)?;
+        Ok(len)
+    }
+}
+
+struct PlainSha256(Sha256);
+
+impl Hash for PlainSha256 {
+    fn name(&self) -> &'static str {
+        "SHA256"
+    }
+
+    fn block_len(&self) -> usize {
+        64
+    }
+
+    fn hash_len(&self) -> usize {
+        32
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        out[..32].copy_from_slice(&self.0.finalize_reset());
+    }
+}
