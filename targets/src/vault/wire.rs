@@ -142,7 +142,9 @@ pub fn encode_request(request: &VaultRequest) -> Result<Vec<u8>, WireError> {
         VaultRequest::RegisterStart { request, .. } => {
             out.bytes(&[1]).field(request)?;
         }
-        VaultRequest::RegisterUpload { registration, upload, verifying_key, wrapped_key, .. } => {
+        VaultRequest::RegisterUpload {
+            registration, upload, verifying_key, wrapped_key, ..
+        } => {
             out.bytes(&[2]).bytes(&registration.0).bytes(verifying_key);
             out.field(upload)?.field(wrapped_key)?;
         }
@@ -273,9 +275,9 @@ pub fn decode_answer(to: RequestKind, bytes: &[u8]) -> Result<Answer, WireError>
             previously_destroyed: read.truth()?,
         },
         4 => VaultReply::RecoverStarted { ke2: read.field(KE2)? },
-        5 => VaultReply::Released {
-            sealed: read.field_of(TAG_LEN + 1..=TAG_LEN + WRAPPED_LEN_MAX)?,
-        },
+        5 => {
+            VaultReply::Released { sealed: read.field_of(TAG_LEN + 1..=TAG_LEN + WRAPPED_LEN_MAX)? }
+        }
         6 => VaultReply::Deleted,
         _ => return Err(WireError::UnknownKind),
     };

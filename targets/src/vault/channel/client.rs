@@ -100,9 +100,7 @@ impl ChannelClient {
         let counter = *next;
         *next = counter.checked_add(1).ok_or(ChannelError::OutOfTurn)?;
         let mut bytes = frame::later_request(*channel, counter, payload.len() + TAG_LEN);
-        transport
-            .write(counter, &payload, &mut bytes)
-            .map_err(|_| ChannelError::DoesNotOpen)?;
+        transport.write(counter, &payload, &mut bytes).map_err(|_| ChannelError::DoesNotOpen)?;
         *asked = Some(kind);
         Ok(bytes)
     }

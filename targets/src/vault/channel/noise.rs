@@ -61,9 +61,7 @@ impl Handshake {
 
     /// Appends a message of `KEY_LEN + payload + TAG_LEN` bytes.
     pub(super) fn write(&mut self, payload: &[u8], frame: &mut Vec<u8>) -> Result<(), Error> {
-        append(frame, KEY_LEN + payload.len() + TAG_LEN, |room| {
-            self.0.write_message(payload, room)
-        })
+        append(frame, KEY_LEN + payload.len() + TAG_LEN, |room| self.0.write_message(payload, room))
     }
 
     pub(super) fn read(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {

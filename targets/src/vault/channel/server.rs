@@ -337,8 +337,7 @@ fn decode(
     kinds: &[RequestKind],
     payload: &[u8],
 ) -> Result<VaultRequest, ChannelRefusal> {
-    let request =
-        wire::decode_request(account, payload).map_err(|_| ChannelRefusal::Malformed)?;
+    let request = wire::decode_request(account, payload).map_err(|_| ChannelRefusal::Malformed)?;
     if kinds.contains(&RequestKind::of(&request)) {
         Ok(request)
     } else {
