@@ -19,7 +19,7 @@ use super::message::{Answer, VaultReply, VaultRequest, VaultService};
 use super::server::{ServerLimits, VaultServer};
 use super::state::VaultState;
 use crate::client::{BackupKey, ClientError, ClientStretching, RegistrationEnd, VaultClient};
-use crate::opaque::{ServerKeys, Stretcher, Stretching};
+use crate::opaque::{OpaqueClient, ServerKeys, Stretcher, Stretching};
 use crate::quorum::{CommitError, Committed, QuorumLog, WholeState};
 use crate::target::StageTimes;
 
@@ -110,6 +110,7 @@ pub(super) struct Bench {
     pub(super) failing: Arc<AtomicBool>,
     pub(super) server: VaultServer<MemoryLog>,
     pub(super) client: VaultClient,
+    suite: Suite,
     draws: AtomicU64,
 }
 
@@ -142,7 +143,7 @@ impl Bench {
         assert_eq!(server.public_key(), keys.public_key().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let draws = AtomicU64::new(100);
-        Self { runtime, clock, log, pool, failing, server, client, draws }
+        Self { runtime, clock, log, pool, failing, server, client, suite, draws }
     }
 
     pub(super) fn advance(&self, time: Duration) {
@@ -214,6 +215,20 @@ impl Bench {
         self.runtime.block_on(self.server.answer(request)).reply
     }
 
+    pub(super) fn ask_through(
+        &self,
+        service: &impl VaultService,
+        request: VaultRequest,
+    ) -> VaultReply {
+        self.runtime.block_on(service.call(request)).reply
+    }
+
+    /// A `KE1` that is sound.
+    pub(super) fn start_log_in(&self) -> Vec<u8> {
+        let client = OpaqueClient::new(self.suite, self.server.public_key()).unwrap();
+        client.start_log_in(b"wrong", &mut self.draw()).unwrap().0
+    }
+
     /// So many guesses, each answered and each wrong.
     pub(super) fn guess_wrong(&self, account: AccountId, times: usize) {
         for guess in 1..=times {
@@ -222,7 +237,7 @@ impl Bench {
         }
     }
 
-    fn draw(&self) -> ChaCha20Rng {
+    pub(super) fn draw(&self) -> ChaCha20Rng {
         ChaCha20Rng::seed_from_u64(self.draws.fetch_add(1, Ordering::SeqCst))
     }
 }

@@ -27,23 +27,28 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
+
+use vaultmark_hsm::Suite;
 
 use super::account::{AccountId, AttemptId, RegistrationId};
-use super::command::{RECORD_LEN_MAX, WRAPPED_LEN_MAX};
+use super::command::WRAPPED_LEN_MAX;
 use super::message::{Answer, Failure, Refusal, VaultReply, VaultRequest};
 use super::proof::TAG_LEN;
+use crate::opaque::Lengths;
 use crate::target::{Stage, StageTimes};
 
 /// Bytes of the longest request and the longest reply: what whoever takes frames in must have room for.
 pub const PLAINTEXT_LEN_MAX: usize = RequestKind::RegisterUpload.request_len();
 
-/// RFC 9807 section 5.1 and 6.1, for ristretto255-SHA512 and for P-256-SHA256.
-const REGISTRATION_REQUEST: [usize; 2] = [32, 33];
-const REGISTRATION_RESPONSE: [usize; 2] = [64, 66];
-const REGISTRATION_RECORD: [usize; 2] = [RECORD_LEN_MAX, 129];
-const KE1: [usize; 2] = [96, 98];
-const KE2: [usize; 2] = [320, 259];
-const KE3: [usize; 2] = [64, 32];
+const REGISTRATION_REQUEST: [usize; 2] = [RISTRETTO.request, P256.request];
+const REGISTRATION_RESPONSE: [usize; 2] = [RISTRETTO.response, P256.response];
+const REGISTRATION_RECORD: [usize; 2] = [RISTRETTO.record, P256.record];
+const KE1: [usize; 2] = [RISTRETTO.ke1, P256.ke1];
+const KE2: [usize; 2] = [RISTRETTO.ke2, P256.ke2];
+const KE3: [usize; 2] = [RISTRETTO.ke3, P256.ke3];
+const RISTRETTO: Lengths = Lengths::of(Suite::Ristretto255Sha512);
+const P256: Lengths = Lengths::of(Suite::P256Sha256);
 
 /// The stages that a vault knows of; what lies between it and the client, the client adds.
 const STAGES: [Stage; 5] = [
@@ -260,7 +265,7 @@ pub fn decode_answer(to: RequestKind, bytes: &[u8]) -> Result<Answer, WireError>
     let mut stages = StageTimes::default();
     for stage in STAGES {
         let ns = u64::from_be_bytes(read.array()?);
-        stages.add(stage, std::time::Duration::from_nanos(ns));
+        stages.add(stage, Duration::from_nanos(ns));
     }
     let reply = match kind {
         0 => VaultReply::Refused(refusal(read.byte()?)?),
@@ -426,3 +431,7 @@ impl fmt::Display for WireError {
 }
 
 impl std::error::Error for WireError {}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

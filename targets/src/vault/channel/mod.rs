@@ -310,3 +310,6 @@ fn prologue(account: &AccountId, purpose: Purpose) -> Vec<u8> {
     bytes.extend_from_slice(account);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -289,3 +289,72 @@ impl Hash for PlainSha256 {
         out[..32].copy_from_slice(&self.0.finalize_reset());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    /// The vector of cacophony (the Haskell implementation of Noise) for this protocol:
+    /// <https://github.com/haskell-cryptography/cacophony/blob/master/vectors/cacophony.txt>.
+    #[test]
+    fn it_is_the_noise_that_others_speak() {
+        let resolver = |fleet| {
+            let chance = ChaCha20Rng::seed_from_u64(1);
+            Box::new(Primitives { chance, fleet })
+        };
+        let secret = bytes("4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893");
+        let public = bytes("31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62");
+        let known = public_of(secret[..].try_into().unwrap());
+        assert_eq!(known[..], public);
+        let client_e = bytes("893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a");
+        let server_e = bytes("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b");
+        let client = Builder::with_resolver(PARAMS.clone(), resolver(None))
+            .prologue(b"John Galt")
+            .unwrap()
+            .remote_public_key(&public)
+            .unwrap()
+            .fixed_ephemeral_key_for_testing_only(&client_e);
+        let server = Builder::with_resolver(PARAMS.clone(), resolver(Some(known)))
+            .prologue(b"John Galt")
+            .unwrap()
+            .local_private_key(&secret)
+            .unwrap()
+            .fixed_ephemeral_key_for_testing_only(&server_e);
+        let mut client = Handshake(client.build_initiator().unwrap());
+        let mut server = Handshake(server.build_responder().unwrap());
+        let messages = [
+            "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944\
+             75ab4d66d222457dd414bc5f296bc7b4078cc7d72af5192628b68bca7d28844b",
+            "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843\
+             03c7d89310502baa8299520ba451624c3c0492e2698f8d457c32400b91fd8a",
+            "304f70c37c93573099228016d54cb15213af94eb598d1b17df1153",
+            "a1bf6c954529f29b31d8ae9f67d2c18dbd332aa1a0918690c6d80b",
+        ]
+        .map(bytes);
+        let mut sent = Vec::new();
+        client.write(b"Ludwig von Mises", &mut sent).unwrap();
+        assert_eq!(sent, messages[0]);
+        assert_eq!(server.read(&sent).unwrap()[..], *b"Ludwig von Mises");
+        sent.clear();
+        server.write(b"Murray Rothbard", &mut sent).unwrap();
+        assert_eq!(sent, messages[1]);
+        assert_eq!(client.read(&sent).unwrap()[..], *b"Murray Rothbard");
+        let (client, server) = (client.ended().unwrap(), server.ended().unwrap());
+        let pairs = [(&client, &server, &b"F. A. Hayek"[..]), (&server, &client, b"Carl Menger")];
+        for ((from, to, payload), message) in pairs.into_iter().zip(&messages[2..]) {
+            sent.clear();
+            from.write(0, payload, &mut sent).unwrap();
+            assert_eq!(sent, *message);
+            assert_eq!(to.read(0, &sent).unwrap()[..], *payload);
+        }
+    }
+}
