@@ -6,6 +6,7 @@
 pub mod account;
 pub mod channel;
 pub mod command;
+pub mod cryptography;
 pub mod message;
 pub mod proof;
 pub mod server;
@@ -29,6 +30,7 @@ mod state_tests;
 mod testing;
 
 pub use account::{AccountId, AttemptId, RegistrationId};
+pub use cryptography::{Cryptography, DeviceCryptography};
 pub use message::{Answer, Failure, Refusal, VaultReply, VaultRequest, VaultService};
 pub use server::{ServerLimits, VaultServer};
 pub use state::VaultState;

@@ -3,31 +3,31 @@
 //! An account that is not known takes the same road with the same work: its charge is a no-op of the
 //! same size, its element is evaluated under a decoy key, its record is a fake one.
 
-use super::account::{AccountId, AttemptId, RegistrationId};
+use super::account::{AccountId, AttemptId};
 use super::command::{ChargedId, Command, CommandReply};
+use super::cryptography::{Cryptography, Decoy};
 use super::expiring::NotInserted;
 use super::message::{Failure, Refusal, VaultReply};
 use super::proof;
 use super::register::verifies;
-use super::server::{Decoy, VaultServer, credential_identifier, parse};
-use crate::opaque::{Login, ParsedKe1};
+use super::server::{VaultServer, credential_identifier, parse};
 use crate::quorum::QuorumLog;
 use crate::target::{Stage, StageTimes};
-use vaultmark_hsm::{Element, Reservation};
+use vaultmark_hsm::Element;
 
 /// An attempt that the core has begun.
 #[derive(Debug)]
-pub(super) enum Attempt {
+pub(super) enum Attempt<G> {
     /// Between its first message and `KE2`.
     Starting,
     /// For `KE3`.
-    Open(Box<OpenAttempt>),
+    Open(Box<OpenAttempt<G>>),
 }
 
 /// An attempt between `KE2` and `KE3`.
 #[derive(Debug)]
-pub(super) struct OpenAttempt {
-    login: Login,
+pub(super) struct OpenAttempt<G> {
+    login: G,
     ke1: Vec<u8>,
     ke2_hash: [u8; 32],
     /// What was charged; nothing for an account that is not known, whose `KE3` cannot verify.
@@ -42,7 +42,7 @@ struct Charged {
     last: bool,
 }
 
-impl<L: QuorumLog> VaultServer<L> {
+impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
     pub(super) async fn recover_start(
         &self,
         account: AccountId,
@@ -50,8 +50,8 @@ impl<L: QuorumLog> VaultServer<L> {
         ke1: &[u8],
         stages: &mut StageTimes,
     ) -> Result<VaultReply, Refusal> {
-        let (parsed, blinded) = self.opaque.parse_ke1(ke1).map_err(|_| Refusal::Malformed)?;
-        let reservation = self.reserve()?;
+        let (parsed, blinded) = self.cryptography.parse_ke1(ke1).map_err(|_| Refusal::Malformed)?;
+        let room = self.reserve()?;
         let key = (account, attempt);
         self.attempts().insert(key, Attempt::Starting, self.now()).map_err(
             |error| match error {
@@ -60,7 +60,7 @@ impl<L: QuorumLog> VaultServer<L> {
             },
         )?;
         let begun =
-            self.charge_and_evaluate(account, attempt, (ke1, parsed, blinded), reservation, stages);
+            self.charge_and_evaluate(account, attempt, (ke1, parsed, blinded), room, stages);
         let (ke2, open) = match begun.await {
             Ok(begun) => begun,
             Err(refusal) => {
@@ -80,13 +80,12 @@ impl<L: QuorumLog> VaultServer<L> {
         &self,
         account: AccountId,
         attempt: AttemptId,
-        (ke1, parsed, blinded): (&[u8], ParsedKe1, Element),
-        reservation: Reservation,
+        (ke1, parsed, blinded): (&[u8], C::Ke1, Element),
+        room: C::Room,
         stages: &mut StageTimes,
-    ) -> Result<(Vec<u8>, OpenAttempt), Refusal> {
+    ) -> Result<(Vec<u8>, OpenAttempt<C::Login>), Refusal> {
         // Derived for every account, so that an unknown one takes no longer.
-        let Decoy { registration, masking_key } = self.decoy(&account);
-        let fake = self.opaque.fake_record(&masking_key);
+        let Decoy { registration, record: fake } = self.cryptography.decoy(&account);
         let command = Command::Charge { account, attempt, now_ms: self.now_ms() };
         let reply = self.commit(command, Stage::ChargeCommit, stages).await?;
         let (registration, record, charged) = match parse(&reply)? {
@@ -103,26 +102,14 @@ impl<L: QuorumLog> VaultServer<L> {
             CommandReply::Replayed => return Err(Refusal::Replayed),
             _ => return Err(Refusal::Failed(Failure::Corrupt)),
         };
-        let evaluated = self.evaluate_for(account, registration, blinded, reservation, stages);
-        let evaluated = evaluated.await?;
+        let credential = credential_identifier(&account, registration);
+        let evaluated = self.evaluate(room, credential, blinded, stages).await?;
         let (ke2, login) = self
-            .opaque
-            .log_in(parsed, &evaluated, record, account.as_bytes(), &mut self.chance())
+            .cryptography
+            .log_in(parsed, &evaluated, record, &account, &mut self.chance())
             .map_err(|_| Refusal::Failed(Failure::Corrupt))?;
         let ke2_hash = proof::ke2_hash(&ke2);
         Ok((ke2, OpenAttempt { login, ke1: ke1.to_vec(), ke2_hash, charged }))
-    }
-
-    async fn evaluate_for(
-        &self,
-        account: AccountId,
-        registration: RegistrationId,
-        blinded: Element,
-        reservation: Reservation,
-        stages: &mut StageTimes,
-    ) -> Result<Element, Refusal> {
-        let credential = credential_identifier(&account, registration);
-        self.evaluate(reservation, credential, blinded, stages).await
     }
 
     /// One try: whatever comes of it, the attempt is over.
@@ -144,7 +131,7 @@ impl<L: QuorumLog> VaultServer<L> {
         };
         let Some(Attempt::Open(open)) = taken else { return Err(Refusal::NoSuchAttempt) };
         let OpenAttempt { login, ke1, ke2_hash, charged } = *open;
-        let session_key = login.finish(ke3, account.as_bytes());
+        let session_key = self.cryptography.finish(login, ke3, &account);
         let verified = match (session_key, charged) {
             (Ok(session_key), Some(charged)) => {
                 let statement = proof::finish_statement(&account, attempt, &ke1, &ke2_hash);

@@ -8,6 +8,7 @@ use rand::RngCore;
 
 use super::account::{AccountId, RegistrationId};
 use super::command::{Command, CommandReply, RegistrationRef, WRAPPED_LEN_MAX};
+use super::cryptography::Cryptography;
 use super::message::{Failure, Refusal, VaultReply};
 use super::proof;
 use super::server::{VaultServer, credential_identifier, parse};
@@ -23,7 +24,7 @@ pub(super) enum Waiting {
     Pending { verifying_key: [u8; 32], nonce: [u8; 32] },
 }
 
-impl<L: QuorumLog> VaultServer<L> {
+impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
     /// The one reply without a commit: a fresh key protects nothing yet.
     pub(super) async fn register_start(
         &self,
@@ -31,8 +32,9 @@ impl<L: QuorumLog> VaultServer<L> {
         request: &[u8],
         stages: &mut StageTimes,
     ) -> Result<VaultReply, Refusal> {
-        let blinded = self.opaque.blinded_of_request(request).map_err(|_| Refusal::Malformed)?;
-        let reservation = self.reserve()?;
+        let blinded =
+            self.cryptography.blinded_of_request(request).map_err(|_| Refusal::Malformed)?;
+        let room = self.reserve()?;
         let mut id = [0; 16];
         self.chance().fill_bytes(&mut id);
         let registration = RegistrationId(id);
@@ -41,9 +43,9 @@ impl<L: QuorumLog> VaultServer<L> {
             .insert(key, Waiting::Started, self.now())
             .map_err(|_| Refusal::Busy)?;
         let credential = credential_identifier(&account, registration);
-        let response = match self.evaluate(reservation, credential, blinded, stages).await {
+        let response = match self.evaluate(room, credential, blinded, stages).await {
             Ok(evaluated) => {
-                self.opaque.register(request, &evaluated).map_err(|_| Refusal::Malformed)
+                self.cryptography.register(request, &evaluated).map_err(|_| Refusal::Malformed)
             }
             Err(refusal) => Err(refusal),
         };
@@ -63,7 +65,7 @@ impl<L: QuorumLog> VaultServer<L> {
         (upload, verifying_key, wrapped_key): (&[u8], [u8; 32], &[u8]),
         stages: &mut StageTimes,
     ) -> Result<VaultReply, Refusal> {
-        self.opaque.check_upload(upload).map_err(|_| Refusal::Malformed)?;
+        self.cryptography.check_upload(upload).map_err(|_| Refusal::Malformed)?;
         let sound = VerifyingKey::from_bytes(&verifying_key).is_ok_and(|key| !key.is_weak());
         if !sound || wrapped_key.len() > WRAPPED_LEN_MAX {
             return Err(Refusal::Malformed);

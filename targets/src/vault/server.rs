@@ -9,22 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use hkdf::Hkdf;
 use rand::RngCore;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use sha2::Sha512;
 use tokio::sync::Notify;
-use vaultmark_hsm::{Clock, DeviceError, Element, Evaluation, HsmPool, Moment, Reservation};
+use vaultmark_hsm::{Clock, DeviceError, Element, Evaluation, HsmPool, Moment};
 
 use super::account::{AccountId, AttemptId, RegistrationId};
 use super::command::{Command, CommandReply};
+use super::cryptography::{Cryptography, DeviceCryptography};
 use super::expiring::Expiring;
 use super::message::{Answer, Failure, Refusal, VaultReply, VaultRequest, VaultService};
 use super::recover::Attempt;
 use super::register::Waiting;
 use super::state::{LAST_ATTEMPT, millis};
-use crate::opaque::{OpaqueError, OpaqueServer, ServerKeys};
+use crate::opaque::{OpaqueError, ServerKeys};
 use crate::quorum::{CommitError, QuorumLog};
 use crate::target::{Stage, StageTimes};
 
@@ -49,11 +48,9 @@ impl Default for ServerLimits {
     }
 }
 
-/// One replica's core.
-pub struct VaultServer<L> {
-    pub(super) opaque: OpaqueServer,
-    decoys: Hkdf<Sha512>,
-    pool: Arc<HsmPool>,
+/// One replica's core, over a replicated log and the cryptography it stands on.
+pub struct VaultServer<L, C: Cryptography = DeviceCryptography> {
+    pub(super) cryptography: C,
     log: Arc<L>,
     clock: Arc<dyn Clock>,
     /// Milliseconds since the Unix epoch at the clock's zero.
@@ -61,7 +58,7 @@ pub struct VaultServer<L> {
     chance: Mutex<ChaCha20Rng>,
     alive: AtomicBool,
     pub(super) registrations: Mutex<Expiring<(AccountId, RegistrationId), Waiting>>,
-    pub(super) attempts: Mutex<Expiring<(AccountId, AttemptId), Attempt>>,
+    pub(super) attempts: Mutex<Expiring<(AccountId, AttemptId), Attempt<C::Login>>>,
     /// When the next sweep is due, in milliseconds since the Unix epoch; `u64::MAX` for never.
     sweep_due_ms: AtomicU64,
     sweep_sooner: Notify,
@@ -81,11 +78,29 @@ impl<L: QuorumLog> VaultServer<L> {
         mut chance: ChaCha20Rng,
         limits: ServerLimits,
     ) -> Result<Self, OpaqueError> {
+        let cryptography = DeviceCryptography::new(keys, pool, &mut chance)?;
+        Ok(Self::with(cryptography, log, clock, chance, limits))
+    }
+
+    /// The pool it evaluates on.
+    #[must_use]
+    pub fn pool(&self) -> &HsmPool {
+        &self.cryptography.pool
+    }
+}
+
+impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
+    /// As [`VaultServer::new`], over any cryptography.
+    pub fn with(
+        cryptography: C,
+        log: Arc<L>,
+        clock: Arc<dyn Clock>,
+        chance: ChaCha20Rng,
+        limits: ServerLimits,
+    ) -> Self {
         let since_epoch = clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self {
-            opaque: OpaqueServer::new(keys, &mut chance)?,
-            decoys: Hkdf::new(None, keys.decoy_key()),
-            pool,
+        Self {
+            cryptography,
             log,
             clock,
             origin_ms: millis(since_epoch),
@@ -95,19 +110,13 @@ impl<L: QuorumLog> VaultServer<L> {
             attempts: Mutex::new(Expiring::new(limits.attempts_max, MESSAGE_TTL)),
             sweep_due_ms: AtomicU64::new(0),
             sweep_sooner: Notify::new(),
-        })
+        }
     }
 
     /// The public key that clients pin.
     #[must_use]
     pub fn public_key(&self) -> &[u8] {
-        self.opaque.public_key()
-    }
-
-    /// The pool it evaluates on.
-    #[must_use]
-    pub fn pool(&self) -> &HsmPool {
-        &self.pool
+        self.cryptography.public_key()
     }
 
     /// Answers one request.
@@ -195,7 +204,9 @@ impl<L: QuorumLog> VaultServer<L> {
             let due_ms = self.sweep_due_ms.load(Ordering::Acquire);
             if due_ms > now_ms {
                 let wait = self.clock.sleep_until(self.moment(due_ms));
+                // In one order, so that a simulation has one: chance is not asked.
                 tokio::select! {
+                    biased;
                     () = wait => {}
                     () = self.sweep_sooner.notified() => {}
                 }
@@ -258,19 +269,19 @@ impl<L: QuorumLog> VaultServer<L> {
         }
     }
 
-    pub(super) fn reserve(&self) -> Result<Reservation, Refusal> {
-        self.pool.try_reserve().ok_or(Refusal::Busy)
+    pub(super) fn reserve(&self) -> Result<C::Room, Refusal> {
+        self.cryptography.reserve().ok_or(Refusal::Busy)
     }
 
     pub(super) async fn evaluate(
         &self,
-        reservation: Reservation,
+        room: C::Room,
         credential_identifier: Arc<[u8]>,
         blinded: Element,
         stages: &mut StageTimes,
     ) -> Result<Element, Refusal> {
         let job = Evaluation { credential_identifier, blinded };
-        let evaluated = reservation.evaluate(job).await.map_err(|error| {
+        let evaluated = self.cryptography.evaluate(room, job).await.map_err(|error| {
             Refusal::Failed(match error {
                 DeviceError::BadElement => Failure::BadElement,
                 DeviceError::SessionLost(_) => Failure::HsmSessionLost,
@@ -280,18 +291,6 @@ impl<L: QuorumLog> VaultServer<L> {
         stages.add(Stage::DeviceWait, evaluated.device_wait);
         stages.add(Stage::OprfEvaluation, evaluated.evaluation);
         Ok(evaluated.element)
-    }
-
-    /// What stands in for an account that is not known: the same for the same account.
-    pub(super) fn decoy(&self, account: &AccountId) -> Decoy {
-        let mut bytes = [0; 80];
-        self.decoys
-            .expand_multi_info(&[b"vaultmark decoy v1", account.as_bytes()], &mut bytes)
-            .expect("80 bytes are a length HKDF gives");
-        let (mut registration, mut masking_key) = ([0; 16], [0; 64]);
-        registration.copy_from_slice(&bytes[..16]);
-        masking_key.copy_from_slice(&bytes[16..]);
-        Decoy { registration: RegistrationId(registration), masking_key }
     }
 
     /// Chance for one request: drawn once, so that requests wait for each other no longer than that.
@@ -320,31 +319,26 @@ impl<L: QuorumLog> VaultServer<L> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn attempts(&self) -> MutexGuard<'_, Expiring<(AccountId, AttemptId), Attempt>> {
+    pub(super) fn attempts(
+        &self,
+    ) -> MutexGuard<'_, Expiring<(AccountId, AttemptId), Attempt<C::Login>>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<L: QuorumLog> VaultService for VaultServer<L> {
+impl<L: QuorumLog, C: Cryptography> VaultService for VaultServer<L, C> {
     async fn call(&self, request: VaultRequest) -> Answer {
         self.answer(request).await
     }
 }
 
-impl<L> fmt::Debug for VaultServer<L> {
+impl<L, C: Cryptography> fmt::Debug for VaultServer<L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaultServer")
-            .field("opaque", &self.opaque)
-            .field("pool", &self.pool)
+            .field("cryptography", &self.cryptography)
             .field("alive", &self.alive)
             .finish_non_exhaustive()
     }
-}
-
-/// See [`VaultServer::decoy`].
-pub(super) struct Decoy {
-    pub(super) registration: RegistrationId,
-    pub(super) masking_key: [u8; 64],
 }
 
 /// The `credential_identifier` of a registration: account ‖ registration id. The id's length is
