@@ -21,11 +21,16 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use rand::rngs::OsRng;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
 use snow::StatelessTransportState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::vault::channel::noise;
 
 /// Bytes of the longest frame: the consensus library's largest batch (1 MiB) and what names it.
 pub const FRAME_LEN_MAX: usize = (1 << 20) + 64;
@@ -39,9 +44,6 @@ const TAG_LEN: usize = 16;
 const HANDSHAKE_LEN: usize = 48;
 /// Room that reading begins with: one Noise message and its length.
 const READ_LEN: usize = RECORD_LEN_MAX + 2;
-/// Neither party is known beforehand but by the key they share, which comes first so that nobody
-/// without it gets an answer.
-const NOISE: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 
 /// The key that every part of a fleet but the relay has.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -130,28 +132,24 @@ async fn shake_hands(
     key: &LinkKey,
 ) -> Result<StatelessTransportState, LinkError> {
     let refused = |_| LinkError::Malformed("a handshake without the fleet's link key");
-    let params = NOISE.parse().expect("snow knows the pattern and its primitives");
-    let builder = snow::Builder::new(params);
-    let builder = builder.psk(0, &key.0).and_then(|it| it.prologue(hello)).map_err(refused)?;
+    // A key is made from it: only the operating system's will do.
+    let chance = ChaCha20Rng::from_rng(OsRng).map_err(|error| io::Error::other(error))?;
+    let mut state = noise::shake_hands(&key.0, hello, side == Side::Dialled, chance).map_err(refused)?;
     let mut message = [0; HANDSHAKE_LEN];
-    let state = match side {
+    match side {
         Side::Dialled => {
-            let mut state = builder.build_initiator().map_err(refused)?;
             state.write_message(&[], &mut message).map_err(refused)?;
             write_handshake(stream, &message).await?;
             let answer = read_handshake(stream).await?;
             state.read_message(&answer, &mut []).map_err(refused)?;
-            state
         }
         Side::Accepted => {
-            let mut state = builder.build_responder().map_err(refused)?;
             let opening = read_handshake(stream).await?;
             state.read_message(&opening, &mut []).map_err(refused)?;
             state.write_message(&[], &mut message).map_err(refused)?;
             write_handshake(stream, &message).await?;
-            state
         }
-    };
+    }
     state.into_stateless_transport_mode().map_err(refused)
 }
 

@@ -106,6 +106,13 @@ impl Network {
         (replica.max(1) - 1) as usize % self.sites.len().max(1)
     }
 
+    /// The longest round trip between any two.
+    #[must_use]
+    pub fn rtt_max(&self) -> Duration {
+        let longest = self.rtt_ms.iter().flatten().fold(0.0, |one: f64, other| one.max(*other));
+        Duration::try_from_secs_f64(longest / 1_000.0).unwrap_or_default()
+    }
+
     /// What is between two sites, from the first to the second; `None` where nothing is.
     #[must_use]
     pub fn link(&self, from: usize, to: usize) -> Option<LinkShape> {

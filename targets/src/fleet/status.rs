@@ -17,7 +17,7 @@ pub struct ReplicaStatus {
     pub device: DeviceStatus,
     /// Bytes of everything in its folder.
     pub disk_bytes: u64,
-    /// fdatasync calls of its logs, and how long they took: mean and maximum in nanoseconds.
+    /// The ways from it to the others.
     pub links: Vec<LinkStatus>,
     /// The faults in force, in their own words.
     pub faults: Vec<String>,
@@ -107,8 +107,4 @@ pub struct ReplicaCounters {
     pub connections: u64,
     /// Connections refused: too many, or not from somebody with the key.
     pub connections_refused: u64,
-    /// fdatasync calls of its logs.
-    pub fsyncs: u64,
-    /// Nanoseconds they took, together.
-    pub fsync_ns: u64,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use rand::{CryptoRng, RngCore};
 use vaultmark_hsm::Suite;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::suites::{OpaqueError, p256_sha256, ristretto255};
 
@@ -32,6 +32,27 @@ impl ServerKeys {
         chance.fill_bytes(&mut keys.fake_client_seed);
         chance.fill_bytes(&mut keys.decoy_key);
         keys
+    }
+
+    /// Keys that are known already: what [`ServerKeys::expose`] gave.
+    #[must_use]
+    pub fn known(suite: Suite, bytes: &[u8; 96]) -> Self {
+        let mut keys =
+            Self { suite, ake_seed: [0; 32], fake_client_seed: [0; 32], decoy_key: [0; 32] };
+        keys.ake_seed.copy_from_slice(&bytes[..32]);
+        keys.fake_client_seed.copy_from_slice(&bytes[32..64]);
+        keys.decoy_key.copy_from_slice(&bytes[64..]);
+        keys
+    }
+
+    /// The secrets themselves, to be kept.
+    #[must_use]
+    pub fn expose(&self) -> Zeroizing<[u8; 96]> {
+        let mut bytes = Zeroizing::new([0; 96]);
+        bytes[..32].copy_from_slice(&self.ake_seed);
+        bytes[32..64].copy_from_slice(&self.fake_client_seed);
+        bytes[64..].copy_from_slice(&self.decoy_key);
+        bytes
     }
 
     /// The suite the keys are for.

@@ -53,8 +53,6 @@ pub struct VaultServer<L, C: Cryptography = DeviceCryptography> {
     pub(super) cryptography: C,
     log: Arc<L>,
     clock: Arc<dyn Clock>,
-    /// Milliseconds since the Unix epoch at the clock's zero.
-    origin_ms: u64,
     chance: Mutex<ChaCha20Rng>,
     alive: AtomicBool,
     pub(super) registrations: Mutex<Expiring<(AccountId, RegistrationId), Waiting>>,
@@ -98,12 +96,10 @@ impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
         chance: ChaCha20Rng,
         limits: ServerLimits,
     ) -> Self {
-        let since_epoch = clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             cryptography,
             log,
             clock,
-            origin_ms: millis(since_epoch),
             chance: Mutex::new(chance),
             alive: AtomicBool::new(true),
             registrations: Mutex::new(Expiring::new(limits.registrations_max, MESSAGE_TTL)),
@@ -306,11 +302,17 @@ impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
 
     /// The stamp of commands.
     pub(super) fn now_ms(&self) -> u64 {
-        self.origin_ms.saturating_add(millis(self.clock.now().since(Moment::ZERO)))
+        self.origin_ms().saturating_add(millis(self.clock.now().since(Moment::ZERO)))
+    }
+
+    /// Milliseconds since the Unix epoch at the clock's zero; asked each time, since a calendar may be
+    /// set.
+    fn origin_ms(&self) -> u64 {
+        millis(self.clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
     fn moment(&self, unix_ms: u64) -> Moment {
-        Moment::ZERO.after(Duration::from_millis(unix_ms.saturating_sub(self.origin_ms)))
+        Moment::ZERO.after(Duration::from_millis(unix_ms.saturating_sub(self.origin_ms())))
     }
 
     pub(super) fn registrations(

@@ -32,7 +32,7 @@ use super::wire::{PLAINTEXT_LEN_MAX, RequestKind};
 
 mod client;
 mod frame;
-mod noise;
+pub(crate) mod noise;
 mod server;
 mod service;
 

@@ -115,6 +115,20 @@ fn append(
     Ok(())
 }
 
+/// The beginning of a handshake between two parts of a fleet, which know each other by a key that
+/// they share (`Noise_NNpsk0_25519_AESGCM_SHA256`).
+pub(crate) fn shake_hands(
+    key: &[u8; 32],
+    prologue: &[u8],
+    initiates: bool,
+    chance: ChaCha20Rng,
+) -> Result<HandshakeState, Error> {
+    let resolver = Box::new(Primitives { chance, fleet: None });
+    let params = "Noise_NNpsk0_25519_AESGCM_SHA256".parse()?;
+    let builder = Builder::with_resolver(params, resolver).psk(0, key)?.prologue(prologue)?;
+    if initiates { builder.build_initiator() } else { builder.build_responder() }
+}
+
 /// What snow asks for when a handshake begins.
 struct Primitives {
     chance: ChaCha20Rng,
