@@ -17,7 +17,6 @@ use zeroize::{Zeroize, Zeroizing};
 use super::link::LinkKey;
 use crate::opaque::{OpaqueError, ServerKeys};
 use crate::vault::channel::{ChannelKey, ChannelPublicKey};
-use crate::vault::store::StorageKey;
 
 /// Largest file that is read: keys are under a kilobyte.
 const FILE_LEN_MAX: u64 = 16 << 10;
@@ -124,8 +123,8 @@ impl FleetKeys {
 
     /// What records are authenticated with at rest.
     #[must_use]
-    pub fn storage(&self) -> StorageKey {
-        StorageKey::new(*self.storage)
+    pub fn storage(&self) -> &[u8; 32] {
+        &self.storage
     }
 
     /// Reads the file, or makes keys and the file if there is none.

@@ -28,10 +28,8 @@ use super::serve::{Hosted, Service};
 use super::wrappers::{JumpingClock, SlowDevice};
 use crate::opaque::OpaqueError;
 use crate::quorum::disk::{FileDisk, SlowDisk};
-use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine};
+use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine, Whole};
 use crate::vault::channel::{ChannelLimits, ChannelServer};
-use crate::vault::state::{ACCOUNTS_MAX, CACHE_MAX};
-use crate::vault::store::FjallStore;
 use crate::vault::{ServerLimits, VaultServer, VaultState};
 
 /// How long what is still being answered may take when the replica is to end.
@@ -150,7 +148,7 @@ impl Replica {
         let slow_disk = Arc::new(AtomicU64::new(0));
         let mut hosted = Vec::new();
         for group in 1..=config.groups {
-            let machine = machine(&config, group, keys)?;
+            let machine = machine(&config, group)?;
             let member = member_config(&config, group, &clock, &slow_disk);
             let wire = peers.wire(group);
             let started = consensus.run(async move { Member::start(member, machine, wire).await });
@@ -261,11 +259,9 @@ fn fork(chance: &mut (impl RngCore + rand::CryptoRng)) -> ChaCha20Rng {
 fn machine(
     config: &ReplicaConfig,
     group: u32,
-    keys: &FleetKeys,
 ) -> Result<Box<dyn StateMachine>, ReplicaError> {
     let folder = config.folder.join(format!("group-{group}")).join("store");
-    let store = FjallStore::open(&folder).map_err(|error| ReplicaError::Store(group, error))?;
-    let state = VaultState::open(Arc::new(store), &keys.storage(), ACCOUNTS_MAX, CACHE_MAX);
+    let state = Whole::open(VaultState::new(), Arc::new(FileDisk), &folder);
     Ok(Box::new(state.map_err(|error| ReplicaError::Store(group, error))?))
 }
 

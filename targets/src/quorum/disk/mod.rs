@@ -8,8 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 mod memory;
+mod slow;
 
 pub use memory::{MemoryDisk, Survivors};
+pub use slow::SlowDisk;
 
 /// Where the replicas keep their files. What a call did is durable only after the sync that its
 /// description names.
