@@ -29,7 +29,7 @@ use crate::vault::channel::{ChannelRefusal, Purpose};
 use crate::vault::{AccountId, AttemptId};
 
 /// Requests sent and unanswered, on one connection: what a replica takes of one, too.
-pub const IN_FLIGHT_MAX: usize = 8_192;
+pub(super) const IN_FLIGHT_MAX: usize = 8_192;
 /// Bytes waiting to be sent: far more than so many requests are.
 const OUTBOX_LEN_MAX: usize = 32 << 20;
 /// How long connecting and its handshake may take: a few round trips around the world.

@@ -33,7 +33,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::vault::channel::noise;
 
 /// Bytes of the longest frame: the consensus library's largest batch (1 MiB) and what names it.
-pub const FRAME_LEN_MAX: usize = (1 << 20) + 64;
+pub(super) const FRAME_LEN_MAX: usize = (1 << 20) + 64;
 
 /// Bytes of the longest hello; they are read before anything is known of who speaks.
 const HELLO_LEN_MAX: usize = 64;
