@@ -153,8 +153,7 @@ impl Control {
 
     async fn ask<T: DeserializeOwned>(&self, line: &str) -> Result<T, ControlError> {
         let stream = UnixStream::connect(&self.path).await;
-        let stream =
-            stream.map_err(|error| ControlError::Unreachable(self.path.clone(), error))?;
+        let stream = stream.map_err(|error| ControlError::Unreachable(self.path.clone(), error))?;
         let reply = timeout(TIMEOUT, talk(stream, line)).await;
         let bytes = reply.ok().and_then(Result::ok).ok_or(ControlError::Lost)?;
         let reply: Result<T, String> =

@@ -233,7 +233,8 @@ impl FleetKeys {
         let (mut link, mut storage) = (LinkKey([0; 32]), Zeroizing::new([0; 32]));
         hex("link", find("link")?, &mut link.0)?;
         hex("storage", find("storage")?, storage.as_mut_slice())?;
-        let (server, channel) = (ServerKeys::known(suite, &server), ChannelKey::from_bytes(channel));
+        let (server, channel) =
+            (ServerKeys::known(suite, &server), ChannelKey::from_bytes(channel));
         Ok(Self { suite, secrets, server, channel, link, storage })
     }
 }

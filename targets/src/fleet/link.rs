@@ -119,9 +119,9 @@ pub(super) async fn open(
         None => None,
     };
     let (reads, writes) = stream.into_split();
-    let sender = Sender { writes, seal: seal.clone(), sent: 0, frames: Vec::new(), out: Vec::new() };
-    let receiver =
-        Receiver { reads, seal, received: 0, raw: Vec::new(), plain: Vec::new(), at: 0 };
+    let sender =
+        Sender { writes, seal: seal.clone(), sent: 0, frames: Vec::new(), out: Vec::new() };
+    let receiver = Receiver { reads, seal, received: 0, raw: Vec::new(), plain: Vec::new(), at: 0 };
     Ok((sender, receiver))
 }
 
@@ -134,7 +134,8 @@ async fn shake_hands(
     let refused = |_| LinkError::Malformed("a handshake without the fleet's link key");
     // A key is made from it: only the operating system's will do.
     let chance = ChaCha20Rng::from_rng(OsRng).map_err(|error| io::Error::other(error))?;
-    let mut state = noise::shake_hands(&key.0, hello, side == Side::Dialled, chance).map_err(refused)?;
+    let mut state =
+        noise::shake_hands(&key.0, hello, side == Side::Dialled, chance).map_err(refused)?;
     let mut message = [0; HANDSHAKE_LEN];
     match side {
         Side::Dialled => {
@@ -271,7 +272,8 @@ impl Receiver {
             let start = self.plain.len();
             self.plain.resize(start + record.len(), 0);
             let read = seal.read_message(self.received, record, &mut self.plain[start..]);
-            let read = read.map_err(|_| LinkError::Malformed("a message that was not sealed so"))?;
+            let read =
+                read.map_err(|_| LinkError::Malformed("a message that was not sealed so"))?;
             self.plain.truncate(start + read);
             self.received += 1;
             at += 2 + record.len();

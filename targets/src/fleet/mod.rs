@@ -32,9 +32,7 @@ pub use keys::{FleetKeys, KeysError};
 pub use link::LinkKey;
 pub use network::{LinkShape, Network, Preset};
 pub use replica::{Replica, ReplicaConfig, ReplicaError};
-pub use status::{
-    DeviceStatus, GroupStatus, LinkStatus, ReplicaCounters, ReplicaStatus,
-};
+pub use status::{DeviceStatus, GroupStatus, LinkStatus, ReplicaCounters, ReplicaStatus};
 
 /// Consensus groups of a fleet, at most: beyond one to four a core they cost more than they bring.
 pub const GROUPS_MAX: u32 = 64;

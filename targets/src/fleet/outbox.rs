@@ -75,7 +75,11 @@ impl Outbox {
 
     /// Waits for frames and sends each when it is due, as many at once as are. Returns when the outbox
     /// is closed and empty.
-    pub(super) async fn drain(&self, sender: &mut Sender, clock: &dyn Clock) -> Result<(), LinkError> {
+    pub(super) async fn drain(
+        &self,
+        sender: &mut Sender,
+        clock: &dyn Clock,
+    ) -> Result<(), LinkError> {
         loop {
             let wait = self.take(sender, clock.now());
             if sender.pending() > 0 {

@@ -136,7 +136,8 @@ impl Replica {
         let work = work.map_err(threads)?;
         let consensus = Consensus::start().map_err(threads)?;
         let listener = work.block_on(TcpListener::bind(own));
-        let listener = listener.map_err(|error| ReplicaError::Io("the replica's address", error))?;
+        let listener =
+            listener.map_err(|error| ReplicaError::Io("the replica's address", error))?;
         let sessions = config.hsm_sessions.unwrap_or_else(|| adapter.sessions_default());
         let (device, slow_device) = SlowDevice::new(adapter, &clock);
         let pool = HsmPool::open(device, sessions, config.slots_max, Arc::clone(&clock));
@@ -164,7 +165,8 @@ impl Replica {
             );
             let core = Arc::new(core.map_err(ReplicaError::Keys)?);
             let (key, limits) = (keys.channel().clone(), ChannelLimits::default());
-            let channel = ChannelServer::new(Arc::clone(&core), key, calendar, fork(chance), limits);
+            let channel =
+                ChannelServer::new(Arc::clone(&core), key, calendar, fork(chance), limits);
             let sweeper = Arc::clone(&core);
             // It ends when the core is killed.
             drop(work.spawn(async move { sweeper.sweep().await }));
@@ -256,10 +258,7 @@ fn fork(chance: &mut (impl RngCore + rand::CryptoRng)) -> ChaCha20Rng {
     ChaCha20Rng::from_seed(seed)
 }
 
-fn machine(
-    config: &ReplicaConfig,
-    group: u32,
-) -> Result<Box<dyn StateMachine>, ReplicaError> {
+fn machine(config: &ReplicaConfig, group: u32) -> Result<Box<dyn StateMachine>, ReplicaError> {
     let folder = config.folder.join(format!("group-{group}")).join("store");
     let state = Whole::open(VaultState::new(), Arc::new(FileDisk), &folder);
     Ok(Box::new(state.map_err(|error| ReplicaError::Store(group, error))?))

@@ -133,7 +133,8 @@ impl Service {
     pub(super) async fn end(self: Arc<Self>) -> Vec<Member> {
         let mut connections = std::mem::take(&mut *self.connections());
         connections.shutdown().await;
-        let groups = std::mem::take(&mut *self.groups.write().unwrap_or_else(PoisonError::into_inner));
+        let groups =
+            std::mem::take(&mut *self.groups.write().unwrap_or_else(PoisonError::into_inner));
         let members = groups.into_iter().filter_map(Arc::into_inner).filter_map(|hosted| {
             let Hosted { member, core, channel } = hosted;
             drop((core, channel));
@@ -179,7 +180,9 @@ impl Service {
                 self.converse(sender, receiver, hello.role).await;
             }
             Role::Bench if !self.config.charges => return None,
-            Role::Peer(from) if from == self.config.number || !self.has_replica(from) => return None,
+            Role::Peer(from) if from == self.config.number || !self.has_replica(from) => {
+                return None;
+            }
             Role::Peer(_) | Role::Bench => {
                 // A socket belongs to the runtime that it was opened on: there it is taken apart, and
                 // on the consensus thread put together again, so that no frame changes threads.
@@ -242,8 +245,9 @@ impl Service {
             match (role, ask) {
                 (Role::Relay, Ask::Forward { id, group, account, purpose: code, frame }) => {
                     let places = Arc::clone(&room).try_acquire_owned();
-                    let places =
-                        places.and_then(|it| Ok((it, Arc::clone(&self.forwards_room).try_acquire_owned()?)));
+                    let places = places.and_then(|it| {
+                        Ok((it, Arc::clone(&self.forwards_room).try_acquire_owned()?))
+                    });
                     let ready = match (self.leading(group), purpose(code), places) {
                         (Err(why), ..) => Err(why),
                         (_, None, _) => Err(Why::Failed("a purpose of another version")),
@@ -320,7 +324,8 @@ impl Service {
                 let Some(Ask::Charge { id, group, account, attempt }) = Ask::decode(body) else {
                     return;
                 };
-                let ready = match (self.leading(group), Arc::clone(&in_flight).try_acquire_owned()) {
+                let ready = match (self.leading(group), Arc::clone(&in_flight).try_acquire_owned())
+                {
                     (Err(why), _) => Err(why),
                     (_, Err(_)) => Err(Why::Busy),
                     (Ok(hosted), Ok(place)) => Ok((hosted, place)),

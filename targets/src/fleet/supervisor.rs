@@ -131,7 +131,8 @@ impl Supervisor {
         for replica in 1..=supervisor.inner.clients.len() {
             let replica = u32::try_from(replica).unwrap_or(u32::MAX);
             let mut parts = supervisor.inner.parts.lock().await;
-            let start = if supervisor.inner.mark(replica).exists() { Start::Replace } else { start };
+            let start =
+                if supervisor.inner.mark(replica).exists() { Start::Replace } else { start };
             if let Err(why) = supervisor.inner.start(&mut parts, replica, start).await {
                 drop(parts);
                 supervisor.end().await;
@@ -218,7 +219,9 @@ async fn end_all(processes: Vec<Process>) {
 
 impl Inner {
     async fn serve(&self, mut stream: UnixStream) {
-        let Ok(Ok(line)) = timeout(REQUEST_TIMEOUT, control::hear(&mut stream)).await else { return };
+        let Ok(Ok(line)) = timeout(REQUEST_TIMEOUT, control::hear(&mut stream)).await else {
+            return;
+        };
         let replied = match line.split_once(' ') {
             Some(("fault", words)) => {
                 let done = match words.parse() {
@@ -227,9 +230,7 @@ impl Inner {
                 };
                 control::reply(&mut stream, &done.map(|fault| fault.to_string())).await
             }
-            None if line == "status" => {
-                control::reply(&mut stream, &Ok(self.status().await)).await
-            }
+            None if line == "status" => control::reply(&mut stream, &Ok(self.status().await)).await,
             _ => control::reply::<()>(&mut stream, &Err("no such request".to_owned())).await,
         };
         // Whoever asked has gone; what was done is done.
@@ -269,7 +270,9 @@ impl Inner {
                 // The mark first: a replica with an empty folder must never come back as its old self.
                 File::create(self.mark(replica)).and_then(|it| it.sync_all()).map_err(cannot)?;
                 match std::fs::remove_dir_all(self.folder(replica)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error)),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(cannot(error));
+                    }
                     _ => {}
                 }
                 self.start(&mut parts, replica, Start::Replace).await?;

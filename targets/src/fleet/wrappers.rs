@@ -114,7 +114,8 @@ impl Clock for JumpingClock {
         let moved_ms = self.moved_ms();
         let moved = Duration::from_millis(moved_ms.unsigned_abs());
         let origin = self.inner.origin();
-        let moved = if moved_ms < 0 { origin.checked_sub(moved) } else { origin.checked_add(moved) };
+        let moved =
+            if moved_ms < 0 { origin.checked_sub(moved) } else { origin.checked_add(moved) };
         moved.unwrap_or(origin)
     }
 
