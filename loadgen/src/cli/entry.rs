@@ -57,6 +57,7 @@ fn perform(cli: &Cli, ui: &mut Ui) -> Exit {
                 Exit::Error
             }
         },
+        Command::Vault(args) => super::vault::vault(args, ui),
         Command::Completions(args) => super::completions::completions(args, ui),
     }
 }

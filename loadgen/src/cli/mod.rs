@@ -12,6 +12,7 @@ pub mod list;
 pub mod report;
 pub mod run;
 pub mod ui;
+pub mod vault;
 
 use std::ffi::OsString;
 
@@ -24,6 +25,7 @@ pub use args::{
 pub use entry::main;
 pub use exit::Exit;
 pub use ui::{Progress, Ui};
+pub use vault::VaultArgs;
 
 /// `vaultmark`.
 #[derive(Clone, Debug, Parser)]
@@ -58,6 +60,8 @@ pub enum Command {
     Init(InitArgs),
     /// List the scenarios that come with the program, and the runs of this folder
     List(ListArgs),
+    /// Run a whole fleet of the reference vault, ask how it is, do things to it on purpose
+    Vault(VaultArgs),
     /// Say what this machine lacks and what it can offer
     Doctor(DoctorArgs),
     /// Print the completions of a shell

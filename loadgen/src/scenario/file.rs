@@ -125,6 +125,20 @@ impl ScenarioFile {
     }
 }
 
+impl ScenarioFile {
+    /// What a file means that is read as a scenario is and is something else.
+    pub(super) fn resolve_as<T>(
+        self,
+        resolve: impl FnOnce(&Node, &mut Vec<Diagnostic>) -> Option<T>,
+    ) -> Result<T, Diagnostics> {
+        let mut mistakes = self.mistakes;
+        match resolve(&self.root, &mut mistakes) {
+            Some(meaning) if mistakes.is_empty() => Ok(meaning),
+            _ => Err(Diagnostics::new(&self.name, self.text, mistakes)),
+        }
+    }
+}
+
 fn leading_question(text: &str) -> String {
     let comment = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
     let paragraph = comment.skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty());

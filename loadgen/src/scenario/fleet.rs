@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use vaultmark_hsm::Suite;
-use vaultmark_results::units::parse_percent;
 use vaultmark_targets::fleet::{GROUPS_MAX, Network, Preset};
 
 use super::diagnostic::Diagnostics;
@@ -25,8 +24,6 @@ const NAME_CHARS_MAX: usize = 64;
 const RTT_MS_MAX: f64 = 10_000.0;
 /// Replicas beyond seven do not make a fleet safer, and seven sites are the most there can be.
 const SITES_MAX: usize = 7;
-/// A relay that allows more than this allows anything.
-const RATE_MAX: f64 = 1e9;
 
 /// A fleet, every field resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,10 +65,28 @@ pub struct RelaySpec {
     pub tls: bool,
     /// The site it is at, if there is a network between the sites.
     pub site: usize,
-    /// Requests a second of one account.
-    pub account_rate: f64,
-    /// Requests a second of one tenant.
-    pub tenant_rate: f64,
+    /// How much it allows.
+    pub limits: RelayLimits,
+}
+
+/// How much a relay allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayLimits {
+    /// What people need.
+    People,
+    /// More than any benchmark reaches; everything is looked up and counted all the same.
+    Benchmark,
+}
+
+impl RelayLimits {
+    const ALL: [Self; 2] = [Self::People, Self::Benchmark];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Benchmark => "benchmark",
+        }
+    }
 }
 
 impl FleetSpec {
@@ -136,13 +151,11 @@ impl FleetSpec {
                 let site = self.network.as_ref().and_then(|network| network.sites.get(relay.site));
                 let site = site.map(|site| format!("site = {}\n", toml_text(site)));
                 out += &format!(
-                    "[relay]\nlisten = \"{}\"\ntls = {}\n{}account_rate = \"{}/s\"\n\
-                     tenant_rate = \"{}/s\"\n",
+                    "[relay]\nlisten = \"{}\"\ntls = {}\n{}limits = \"{}\"\n",
                     relay.listen,
                     relay.tls,
                     site.unwrap_or_default(),
-                    relay.account_rate,
-                    relay.tenant_rate,
+                    relay.limits.name(),
                 );
             }
             None => out += "relay = false\n",
@@ -281,9 +294,8 @@ fn matrix(field: &Field<'_>, sites: usize, mistakes: &mut Mistakes) -> Option<Ve
 
 fn loss(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
     let share = field.percent(mistakes)?;
-    let ppm = format!("{:.0}", share * 1e6).parse().ok();
-    debug_assert!(parse_percent("100%").is_ok(), "a share is at most one, so a million fits");
-    ppm
+    // By way of text, which is exact: a share is at most one, so a million at most.
+    format!("{:.0}", share * 1e6).parse().ok()
 }
 
 fn relay(
@@ -294,19 +306,17 @@ fn relay(
     let listen = section.take("listen").map(|field| loopback(&field, mistakes));
     let tls = section.take("tls").map(|field| field.boolean(mistakes));
     let site = section.take("site").map(|field| site(&field, network, mistakes));
-    let rate = |section: &mut Section<'_>, key, mistakes: &mut Mistakes| {
-        section.take(key).map(|field| field.rate(false, 1e-3..=RATE_MAX, mistakes))
-    };
-    let account = rate(&mut section, "account_rate", mistakes);
-    let tenant = rate(&mut section, "tenant_rate", mistakes);
+    let limits = section.take("limits").map(|field| {
+        let names = RelayLimits::ALL.map(RelayLimits::name);
+        let known = |text: &str| RelayLimits::ALL.into_iter().find(|it| it.name() == text);
+        field.choice("a relay's limits", &names, known, mistakes)
+    });
     section.finish("a relay", mistakes);
     Some(RelaySpec {
         listen: listen.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 8443))))?,
         tls: tls.unwrap_or(Some(true))?,
         site: site.unwrap_or(Some(0))?,
-        // A person asks three times in a second at most; but the accounts of a benchmark are no people.
-        account_rate: account.unwrap_or(Some(1_000.0))?,
-        tenant_rate: tenant.unwrap_or(Some(RATE_MAX))?,
+        limits: limits.unwrap_or(Some(RelayLimits::People))?,
     })
 }
 

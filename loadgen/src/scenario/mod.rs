@@ -4,6 +4,7 @@
 mod checks;
 pub mod diagnostic;
 pub mod file;
+pub mod fleet;
 mod node;
 pub mod overrides;
 mod reader;
@@ -20,6 +21,7 @@ use vaultmark_targets::{Fault, Operation};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::ScenarioFile;
+pub use fleet::FleetSpec;
 pub use overrides::{Overrides, Setting};
 pub use shipped::{SHIPPED, Shipped};
 

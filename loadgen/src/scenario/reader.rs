@@ -164,6 +164,16 @@ impl<'a> Field<'a> {
         if let Value::Text(text) = &self.node.value { Some(text) } else { None }
     }
 
+    /// The value if it is true or false.
+    pub(super) fn as_boolean(&self) -> Option<bool> {
+        if let Value::Boolean(truth) = self.node.value { Some(truth) } else { None }
+    }
+
+    /// The items, if the value is a list.
+    pub(super) fn items(&self) -> Option<&'a [Node]> {
+        if let Value::List(items) = &self.node.value { Some(items) } else { None }
+    }
+
     /// How many items there are, if the value is a list.
     pub(super) fn list_len(&self) -> Option<usize> {
         if let Value::List(items) = &self.node.value { Some(items.len()) } else { None }

@@ -2,7 +2,7 @@
 //! limits, table by table. Which values do not go together is in `checks.rs`.
 
 mod load;
-mod target;
+pub(super) mod target;
 
 use std::time::Duration;
 

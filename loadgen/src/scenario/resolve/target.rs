@@ -12,7 +12,7 @@ use crate::scenario::{HsmChoice, TargetSpec};
 /// A majority of more replicas than seven gains nothing that a fleet would pay for.
 const REPLICAS: [u32; 4] = [1, 3, 5, 7];
 /// Network HSMs stop at some thousand HSM sessions a partition; a thread each is our own limit.
-const HSM_SESSIONS_MAX: u32 = 1_024;
+pub(in crate::scenario) const HSM_SESSIONS_MAX: u32 = 1_024;
 
 impl HsmChoice {
     /// Every device there is, as users type it.
@@ -117,6 +117,25 @@ fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Target
         None => Some(3),
     };
     let durable = section.take("durable").map(|field| field.boolean(mistakes));
+    let device = device(section, mistakes);
+    let sessions = section.take("hsm_sessions");
+    let sessions = sessions.map(|field| field.integer(1..=HSM_SESSIONS_MAX, mistakes));
+    let hsm_sessions = sessions.map_or(Some(None), |sessions| sessions.map(Some))?;
+    let (hsm, suite) = device?;
+    Some(TargetSpec::Embedded {
+        replicas: replicas?,
+        durable: durable.unwrap_or(Some(true))?,
+        hsm,
+        suite: Some(suite),
+        hsm_sessions,
+    })
+}
+
+/// `hsm` and `suite`: a device, and one of the suites it evaluates.
+pub(in crate::scenario) fn device(
+    section: &mut Section<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<(HsmChoice, Suite)> {
     let hsm = section.take("hsm").map(|field| hsm(&field, mistakes));
     let hsm = hsm.unwrap_or(Some(HsmChoice::Software));
     let suite = section.take("suite").map(|field| {
@@ -137,24 +156,15 @@ fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Target
         }
         Some(suite)
     });
-    let sessions = section.take("hsm_sessions");
-    let sessions = sessions.map(|field| field.integer(1..=HSM_SESSIONS_MAX, mistakes));
-    let hsm_sessions = sessions.map_or(Some(None), |sessions| sessions.map(Some))?;
     let hsm = hsm?;
     let suite = match suite {
         Some(suite) => suite?,
         None => hsm.suites()[0],
     };
-    Some(TargetSpec::Embedded {
-        replicas: replicas?,
-        durable: durable.unwrap_or(Some(true))?,
-        hsm,
-        suite: Some(suite),
-        hsm_sessions,
-    })
+    Some((hsm, suite))
 }
 
-fn replicas(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
+pub(in crate::scenario) fn replicas(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
     let number = field.integer(0..=u32::MAX, mistakes)?;
     if REPLICAS.contains(&number) {
         return Some(number);

@@ -1,0 +1,136 @@
+//! The files in a fleet's folder that its processes share: the fleet as it was started, its keys,
+//! where each part listens.
+//!
+//! | file | what |
+//! |---|---|
+//! | `fleet.toml` | the fleet, every field resolved |
+//! | `keys` | its secrets; 0600 |
+//! | `addresses` | where each replica listens, a line each |
+//! | `founded` | that its replicas have been started once |
+//! | `client.toml` | what clients need to know |
+//! | `replica-N/`, `replica-N.log`, `relay.log` | what each process keeps, and what it says |
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use rand::rngs::OsRng;
+use vaultmark_targets::fleet::FleetKeys;
+
+use crate::scenario::FleetSpec;
+
+/// A fleet's folder, and what its files say.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) folder: PathBuf,
+    pub(super) spec: FleetSpec,
+    pub(super) keys: FleetKeys,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+impl Fleet {
+    /// Makes the folder of a fleet, or opens it if it is that fleet's.
+    ///
+    /// # Errors
+    /// The folder is another fleet's, or the disk refuses; in words.
+    pub(super) fn make(spec: FleetSpec) -> Result<Self, String> {
+        let folder = std::path::absolute(&spec.folder).map_err(|error| error.to_string())?;
+        let cannot = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        fs::create_dir_all(&folder).map_err(|error| cannot(&folder, error))?;
+        let spec = FleetSpec { folder: folder.clone(), ..spec };
+        let file = folder.join("fleet.toml");
+        match fs::read_to_string(&file) {
+            Ok(text) => same_fleet(&file, &text, &spec)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot(&file, error)),
+        }
+        write(&file, &spec.to_toml())?;
+        let keys = FleetKeys::read_or_make(&folder.join("keys"), spec.suite, &mut OsRng);
+        let keys = keys.map_err(|error| error.to_string())?;
+        let path = folder.join("addresses");
+        let addresses = match fs::read_to_string(&path) {
+            Ok(text) if spec.port == 0 => parse(&path, &text, spec.replicas)?,
+            _ => {
+                let addresses = addresses(&spec).map_err(|error| format!("ports: {error}"))?;
+                let lines: String = addresses.iter().map(|it| format!("{it}\n")).collect();
+                write(&path, &lines)?;
+                addresses
+            }
+        };
+        Ok(Self { folder, spec, keys, addresses })
+    }
+
+    /// Opens the folder of a fleet that was started once.
+    ///
+    /// # Errors
+    /// It is not there, or not as it was made; in words.
+    pub(super) fn open(folder: &Path) -> Result<Self, String> {
+        let spec = FleetSpec::read(&folder.join("fleet.toml")).map_err(|it| it.to_string())?;
+        let keys = FleetKeys::read(&folder.join("keys")).map_err(|it| it.to_string())?;
+        let path = folder.join("addresses");
+        let text = fs::read_to_string(&path).map_err(|it| format!("{}: {it}", path.display()))?;
+        let addresses = parse(&path, &text, spec.replicas)?;
+        Ok(Self { folder: folder.to_owned(), spec, keys, addresses })
+    }
+
+    /// Whether its replicas have been started once.
+    pub(super) fn is_founded(&self) -> bool {
+        self.folder.join("founded").exists()
+    }
+
+    /// Remembers that they have.
+    ///
+    /// # Errors
+    /// The disk refuses; in words.
+    pub(super) fn set_founded(&self) -> Result<(), String> {
+        write(&self.folder.join("founded"), "")
+    }
+}
+
+/// Accounts are where their group's replicas put them, sealed with the fleet's keys: what those depend
+/// on cannot change.
+fn same_fleet(file: &Path, text: &str, spec: &FleetSpec) -> Result<(), String> {
+    let was = FleetSpec::parse(&file.display().to_string(), text).map_err(|it| it.to_string())?;
+    let fixed = |it: &FleetSpec| (it.name.clone(), it.replicas, it.groups, it.suite);
+    if fixed(&was) == fixed(spec) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the folder is of fleet \"{}\" with {} replicas, {} groups and {}; name, replicas, groups \
+         and suite of a fleet cannot change: give the new one a folder of its own",
+        file.display(),
+        was.name,
+        was.replicas,
+        was.groups,
+        was.suite,
+    ))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let written = fs::File::create(&unfinished).and_then(|mut file| {
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()
+    });
+    let written = written.and_then(|()| fs::rename(&unfinished, path));
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn parse(path: &Path, text: &str, replicas: u32) -> Result<Vec<SocketAddr>, String> {
+    let addresses: Option<Vec<_>> = text.lines().map(|line| line.parse().ok()).collect();
+    let addresses = addresses.filter(|it: &Vec<_>| it.len() == replicas as usize);
+    addresses.ok_or_else(|| format!("{}: not {replicas} addresses", path.display()))
+}
+
+fn addresses(spec: &FleetSpec) -> io::Result<Vec<SocketAddr>> {
+    let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let count = u16::try_from(spec.replicas).unwrap_or(u16::MAX);
+    if spec.port > 0 {
+        return Ok((0..count).map(|n| here(spec.port + n)).collect());
+    }
+    // All at once, so that no two are the same.
+    let taken = (0..count).map(|_| TcpListener::bind(here(0))).collect::<io::Result<Vec<_>>>()?;
+    taken.iter().map(TcpListener::local_addr).collect()
+}

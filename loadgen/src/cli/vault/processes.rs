@@ -1,0 +1,116 @@
+//! `vaultmark vault replica` and `relay`: the processes that `up` starts.
+
+use std::sync::Arc;
+
+use rand::rngs::OsRng;
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, getppid, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use vaultmark_hsm::pkcs11::softhsm;
+use vaultmark_hsm::{Clock, HsmAdapter, SoftwareAdapter, SystemClock};
+use vaultmark_targets::fleet::{Replica, ReplicaConfig};
+use vaultmark_targets::quorum::Start;
+use vaultmark_targets::vault::ServerLimits;
+
+use super::args::{PartArgs, ReplicaArgs};
+use super::files::Fleet;
+use crate::cli::{Exit, Ui};
+use crate::scenario::HsmChoice;
+
+/// Evaluations waiting or running at a replica's device: as in the embedded vault.
+const SLOTS_MAX: usize = 4_096;
+/// How often a replica looks whether it still is of use.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Runs one replica until SIGTERM.
+pub(super) fn replica(args: &ReplicaArgs, ui: &mut Ui) -> Exit {
+    match run_replica(args, ui) {
+        Ok(exit) => exit,
+        Err(why) => {
+            ui.error(&why);
+            Exit::Error
+        }
+    }
+}
+
+fn run_replica(args: &ReplicaArgs, ui: &mut Ui) -> Result<Exit, String> {
+    harden(&args.part)?;
+    let fleet = Fleet::open(&args.part.folder)?;
+    let clock = SystemClock::start().map_err(|error| error.to_string())?;
+    let number = args.number;
+    let config = ReplicaConfig {
+        number,
+        addresses: fleet.addresses.clone(),
+        groups: fleet.spec.groups,
+        folder: fleet.folder.join(format!("replica-{number}")),
+        start: match (args.found, args.replace) {
+            (true, _) => Start::Found,
+            (_, true) => Start::Replace,
+            _ => Start::Resume,
+        },
+        durable: fleet.spec.durable,
+        hsm_sessions: fleet.spec.hsm_sessions.map(|sessions| sessions as usize),
+        slots_max: SLOTS_MAX,
+        network: fleet.spec.network.clone(),
+        charges: fleet.spec.charges,
+        limits: ServerLimits::default(),
+        // Elections and delays need chance of their own in each life, and no secrets are made of it.
+        seed: rand::RngCore::next_u64(&mut OsRng),
+    };
+    let device = device(&fleet, number)?;
+    let clock: Arc<dyn Clock> = clock;
+    let replica = Replica::start(config, &fleet.keys, device, Arc::clone(&clock), &mut OsRng)
+        .map_err(|error| error.to_string())?;
+    // What listens and who: all that `up` waits for.
+    ui.line(&format!("ready replica {number} {}", replica.address()));
+    let ended = replica.wait(async {
+        let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut int = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        loop {
+            tokio::select! {
+                _ = term.recv() => return Ok(()),
+                _ = int.recv() => return Ok(()),
+                () = clock.sleep_until(clock.now().after(LOOK)) => {
+                    if let Some(why) = replica.failure() {
+                        return Err(why);
+                    }
+                }
+            }
+        }
+    });
+    replica.close();
+    ended.map(|()| Exit::Pass)
+}
+
+fn device(fleet: &Fleet, number: u32) -> Result<Arc<dyn HsmAdapter>, String> {
+    let (suite, secrets) = (fleet.spec.suite, fleet.keys.secrets());
+    Ok(match &fleet.spec.hsm {
+        HsmChoice::Software => Arc::new(SoftwareAdapter::new(suite, secrets)),
+        HsmChoice::SoftHsm(provision) => {
+            // Not in the replica's folder: a device outlives the disk of its host.
+            let tokens = fleet.folder.join(format!("tokens-{number}"));
+            let device = softhsm::open(&tokens, None, *provision, suite, secrets);
+            Arc::new(device.map_err(|error| error.to_string())?)
+        }
+    })
+}
+
+/// Memory holds the fleet's keys: it is never written to a core file, nobody else may look into it,
+/// and it does not outlive who asked for it.
+pub(super) fn harden(args: &PartArgs) -> Result<(), String> {
+    let cannot = |what: &str, error: rustix::io::Errno| format!("{what}: {error}");
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(|error| cannot("core files off", error))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| cannot("memory closed to others", error))?;
+    let Some(parent) = args.parent else { return Ok(()) };
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| cannot("the parent's death", error))?;
+    // It may have died before this could be asked for.
+    if getppid() != Pid::from_raw(parent) {
+        return Err("whoever started this has gone".to_owned());
+    }
+    Ok(())
+}
