@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use vaultmark_hsm::Suite;
 use vaultmark_targets::fleet::{GROUPS_MAX, Network, Preset};
 
+use super::HsmChoice;
 use super::diagnostic::Diagnostics;
 use super::file::ScenarioFile;
 use super::node::{Node, Value, quoted};
 use super::reader::{Field, Mistakes, Section};
 use super::resolve::VERSION;
 use super::resolve::target::{HSM_SESSIONS_MAX, device, replicas};
-use super::HsmChoice;
 
 /// The fleet that comes with the program: three replicas, TLS, nothing between them.
 pub const SHIPPED_FLEET: &str = include_str!("../../../scenarios/fleets/three.toml");
@@ -270,7 +270,8 @@ fn names(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<Vec<String>> {
 }
 
 fn matrix(field: &Field<'_>, sites: usize, mistakes: &mut Mistakes) -> Option<Vec<Vec<f64>>> {
-    let allowed = format!("{sites} rows of {sites} round trips, from 0 to {RTT_MS_MAX} milliseconds");
+    let allowed =
+        format!("{sites} rows of {sites} round trips, from 0 to {RTT_MS_MAX} milliseconds");
     let number = |node: &Node| {
         let number = match node.value {
             Value::Number(number) => number,
@@ -365,7 +366,10 @@ mod tests {
         check("network = { sites = [\"a\", \"a\"], rtt_ms = [[0]] }", &["names no sites"]);
         let square = "network = { sites = [\"a\", \"b\"], rtt_ms = [[0, 1]] }";
         check(square, &["2 rows of 2 round trips"]);
-        check("port = 65530\nreplcas = 3", &["65530 is out of range", "did you mean \"replicas\"?"]);
+        check(
+            "port = 65530\nreplcas = 3",
+            &["65530 is out of range", "did you mean \"replicas\"?"],
+        );
         check("[relay]\nlisten = \"0.0.0.0:80\"", &["an address of this machine"]);
         check("[relay]\nsite = \"x\"", &["there is no network"]);
         check("hsm = \"softhsm\"\nsuite = \"ristretto255-sha512\"", &["does not evaluate"]);

@@ -45,8 +45,7 @@ fn words(state: &ProcessState) -> String {
 /// The table, a line for each replica and group.
 fn table(status: &FleetStatus) -> String {
     let durable = if status.durable { "fsync" } else { "without fsync" };
-    let mut text =
-        format!("fleet {}: network {}, {durable}\n", status.name, status.network);
+    let mut text = format!("fleet {}: network {}, {durable}\n", status.name, status.network);
     text += "replica  group  role       term    committed  behind  checkpoint   log MB\n";
     for replica in &status.replicas {
         let Some(said) = &replica.said else {
