@@ -19,6 +19,7 @@ const ACCOUNT_INFO: &[u8] = b"OPAQUE-DeriveKeyPair";
 const DEVICE_INFO: &[u8] = b"vaultmark device key";
 
 /// The OPRF seed of one suite. HKDF-Expand of at most one hash output is a single HMAC.
+#[derive(Clone)]
 pub(crate) struct OprfSeed(Zeroizing<Vec<u8>>);
 
 impl OprfSeed {

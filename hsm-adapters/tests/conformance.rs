@@ -1,11 +1,12 @@
 //! One suite that every adapter runs, in every key provision and cipher suite: the vectors of RFC
 //! 9497 and RFC 9807, agreement with the host, and what no client may get away with.
 
+use p256::elliptic_curve::PrimeField;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use common::{
-    SoftHsm, devices, element, evaluate, evaluation, expected, hex, multiple, secrets,
+    SoftHsm, account_key, devices, element, evaluate, evaluation, expected, hex, multiple, secrets,
     softhsm_installed,
 };
 use vaultmark_hsm::software::evaluate_with_key;
@@ -41,44 +42,95 @@ fn rfc_9497_vectors_hold_under_imported_keys() {
                 let alone = softhsm.adapter.evaluate_with_key(&key, &[*blinded]);
                 assert_eq!(alone, Ok(vec![wanted]), "singly");
             }
+            let jobs: Vec<_> = blinded.iter().map(|one| evaluation(b"an account", *one)).collect();
+            check_tweaked(&key, &secrets(1), &jobs, &together.expect("answered"));
         }
     }
     assert_eq!(checked, 4, "two vectors for each of two suites");
 }
 
+/// Every element that a vector of RFC 9807 has a server evaluate, on every device: of a registration, of
+/// a login, and of a login by somebody unknown (the fake vectors).
 #[test]
-fn rfc_9807_registration_responses_hold_where_the_seed_is_inside() {
+fn rfc_9807_vectors_hold_in_every_provision() {
     let vectors: Vec<Value> =
         serde_json::from_str(include_str!("vectors/opaque-rfc9807.json")).expect("JSON");
-    let mut checked = [0, 0];
+    let mut checked = [0; 3];
     for vector in &vectors {
-        let (inputs, outputs) = (&vector["inputs"], &vector["outputs"]);
         let suite = suite_named(&vector["config"]["OPRF"]).expect("both are ours");
-        // The vectors of fake responses register nobody.
-        if outputs["registration_request"].is_null() {
-            continue;
-        }
         let mut secrets = secrets(0);
-        secrets.oprf_seed[..suite.seed_len()].copy_from_slice(&bytes(&inputs["oprf_seed"]));
-        let asked = evaluation(
-            &bytes(&inputs["credential_identifier"]),
-            element(suite, &bytes(&outputs["registration_request"])),
-        );
-        let response = bytes(&outputs["registration_response"]);
-        let wanted = Ok(element(suite, &response[..suite.element_len()]));
-
-        let key = bytes(&vector["intermediates"]["oprf_key"]);
-        assert_eq!(evaluate_with_key(suite, &key, &asked.blinded), wanted);
+        let seed = bytes(&vector["inputs"]["oprf_seed"]);
+        secrets.oprf_seed[..suite.seed_len()].copy_from_slice(&seed);
+        let identifier = bytes(&vector["inputs"]["credential_identifier"]);
+        let key = account_key(suite, &secrets, &identifier);
+        if let Some(told) = vector["intermediates"]["oprf_key"].as_str() {
+            assert_eq!(key, hex(told));
+        }
+        let (jobs, wanted) = evaluations_of(vector, suite, &identifier);
+        for (job, wanted) in jobs.iter().zip(&wanted) {
+            assert_eq!(&evaluate_with_key(suite, &key, &job.blinded), wanted);
+        }
         for device in devices(&secrets) {
             let info = device.adapter.info();
             if info.suite == suite && info.provision != KeyProvision::KeyInsideTweaked {
-                let answer = evaluate(&*device.adapter, std::slice::from_ref(&asked));
-                assert_eq!(answer, std::slice::from_ref(&wanted), "{info:?}");
-                checked[usize::from(suite == Suite::P256Sha256)] += 1;
+                assert_eq!(evaluate(&*device.adapter, &jobs), wanted, "{info:?}");
+                checked[usize::from(info.provision == KeyProvision::SeedInside)] += jobs.len();
             }
         }
+        if suite == Suite::P256Sha256 && softhsm_installed() {
+            check_tweaked(&key, &secrets, &jobs, &wanted);
+            checked[2] += jobs.len();
+        }
     }
-    assert!(checked[0] >= 4 && checked[1] >= 2, "{checked:?}");
+    // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third.
+    let (all, p256) = (15, 5);
+    assert_eq!(checked, if softhsm_installed() { [all, all, p256] } else { [all, 0, 0] });
+}
+
+/// The account key of `KeyInsideTweaked` is device key times tweak: with the vector's key over the tweak
+/// as the device key, it is the vector's.
+fn check_tweaked(
+    key: &[u8],
+    secrets: &FleetSecrets,
+    jobs: &[Evaluation],
+    wanted: &[Result<Element, DeviceError>],
+) {
+    let suite = Suite::P256Sha256;
+    let scalar = |bytes: &[u8]| {
+        let bytes: [u8; 32] = bytes.try_into().expect("32 bytes");
+        p256::Scalar::from_repr(bytes.into()).expect("reduced")
+    };
+    let tweak = scalar(&account_key(suite, secrets, &jobs[0].credential_identifier));
+    // The host's seed is the vector's own here, which would make the device key one; another tweak
+    // shows more.
+    let other = FleetSecrets { oprf_seed: [0x5a; 64], device_key_seed: [0x5a; 32] };
+    let other_tweak = scalar(&account_key(suite, &other, &jobs[0].credential_identifier));
+    for (secrets, tweak) in [(secrets, tweak), (&other, other_tweak)] {
+        let device_key = scalar(key) * tweak.invert().expect("not zero");
+        let softhsm = SoftHsm::open(KeyProvision::KeyInsideTweaked, suite, secrets);
+        let device_key = device_key.to_repr();
+        let answer = softhsm.adapter.evaluate_with_device_key(&device_key, jobs);
+        assert_eq!(answer.as_deref(), Ok(wanted));
+    }
+}
+
+/// What a vector has a server evaluate, and the answers.
+fn evaluations_of(
+    vector: &Value,
+    suite: Suite,
+    identifier: &[u8],
+) -> (Vec<Evaluation>, Vec<Result<Element, DeviceError>>) {
+    let of = |message: &Value| element(suite, &bytes(message)[..suite.element_len()]);
+    let (inputs, outputs) = (&vector["inputs"], &vector["outputs"]);
+    let pairs = if vector["config"]["Fake"] == "True" {
+        vec![(&inputs["KE1"], &outputs["KE2"])]
+    } else {
+        vec![
+            (&outputs["registration_request"], &outputs["registration_response"]),
+            (&outputs["KE1"], &outputs["KE2"]),
+        ]
+    };
+    pairs.into_iter().map(|(asked, told)| (evaluation(identifier, of(asked)), Ok(of(told)))).unzip()
 }
 
 #[test]

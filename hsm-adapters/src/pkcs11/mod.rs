@@ -11,8 +11,8 @@ use std::sync::Arc;
 use p256::ProjectivePoint;
 
 use crate::device::{
-    DeviceError, DeviceInfo, Element, FleetSecrets, HsmAdapter, HsmSession, KeyProvision, Secret,
-    Suite,
+    DeviceError, DeviceInfo, Element, Evaluation, FleetSecrets, HsmAdapter, HsmSession,
+    KeyProvision, Secret, Suite,
 };
 use crate::group::{Group, P256, Ristretto255};
 use crate::key::{self, OprfSeed};
@@ -144,19 +144,45 @@ impl Pkcs11Adapter {
         key: &[u8],
         blinded: &[Element],
     ) -> Result<Vec<Result<Element, DeviceError>>, DeviceError> {
-        let key = P256::decode_key(key)
-            .ok_or_else(|| DeviceError::Failed("private key is zero or not reduced".to_owned()))?;
-        let public = ProjectivePoint::GENERATOR * *key;
         let points: Vec<_> =
             blinded.iter().map(|element| P256::decode(element.as_bytes())).collect();
+        let (mut link, public) = self.link_with_key(key)?;
+        let mut results = Vec::with_capacity(points.len());
+        link.evaluate_points(&public, &points, &mut results);
+        Ok(results)
+    }
+
+    /// Evaluates `jobs` as an HSM session of `KeyInsideTweaked` does, tweaks included, but under a given
+    /// device key (serialised as in RFC 9497), put into the token for this call only: for test
+    /// vectors, whose account key is a device key times the tweak if that device key is chosen so.
+    ///
+    /// # Errors
+    /// The provision is another, the key is zero or not reduced, or the token refuses it.
+    pub fn evaluate_with_device_key(
+        &self,
+        key: &[u8],
+        jobs: &[Evaluation],
+    ) -> Result<Vec<Result<Element, DeviceError>>, DeviceError> {
+        let Keys::Tweaked { tweaks, .. } = &*self.keys else {
+            return Err(DeviceError::Failed("the provision has no device key".to_owned()));
+        };
+        let (link, public) = self.link_with_key(key)?;
+        let keys = Arc::new(Keys::Tweaked { public, tweaks: tweaks.clone() });
+        let mut results = Vec::with_capacity(jobs.len());
+        Pkcs11Session { link, keys }.evaluate(jobs, &mut results);
+        Ok(results)
+    }
+
+    /// An HSM session with a key of its own, and the key's public half.
+    fn link_with_key(&self, key: &[u8]) -> Result<(Link, ProjectivePoint), DeviceError> {
+        let key = P256::decode_key(key)
+            .ok_or_else(|| DeviceError::Failed("private key is zero or not reduced".to_owned()))?;
         let (session, handle) = self
             .token
             .import_for_session(&Inside::EcKey(&key))
             .map_err(|error| device_error(&error))?;
-        let mut link = Link::new(Arc::clone(&self.token), session, handle, self.point_format);
-        let mut results = Vec::with_capacity(points.len());
-        link.evaluate_points(&public, &points, &mut results);
-        Ok(results)
+        let link = Link::new(Arc::clone(&self.token), session, handle, self.point_format);
+        Ok((link, ProjectivePoint::GENERATOR * *key))
     }
 
     /// Whether the token computes what it should. Some list ECDH and refuse the null key derivation

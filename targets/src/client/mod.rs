@@ -20,9 +20,13 @@ use crate::vault::proof;
 use crate::vault::{AccountId, Answer, AttemptId};
 
 mod keys;
+mod person;
+#[cfg(test)]
+mod person_tests;
 mod stretching_threads;
 
 pub use keys::{BackupKey, WRAPPED_LEN};
+pub use person::{Person, Secret};
 pub use stretching_threads::StretchingThreads;
 
 use keys::ExportKeys;
@@ -187,6 +191,22 @@ impl VaultClient {
         proof::open_release(&session_key, &account, attempt, &sealed)
             .and_then(|wrapped| keys.unwrap(&account, &wrapped))
             .ok_or(ClientError::BadRelease)
+    }
+
+    /// Removes the account's record. `stages` is given the vault's times.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete<S: VaultService>(
+        &self,
+        service: &S,
+        account: AccountId,
+        stages: &mut StageTimes,
+    ) -> Result<(), ClientError> {
+        match ask(service, VaultRequest::Delete { account }, stages).await? {
+            VaultReply::Deleted => Ok(()),
+            _ => Err(ClientError::UnexpectedReply),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use generic_array::{ArrayLength, GenericArray};
 use opaque_ke::errors::InternalError;
 use opaque_ke::ksf::Ksf;
@@ -57,8 +57,12 @@ impl Ksf for Stretcher {
         }
         let params =
             Params::new(memory_kib, passes, lanes, None).map_err(|_| InternalError::KsfError)?;
+        // Up to 2 GiB, which may not be there: to be told, not to end the process.
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(params.block_count()).map_err(|_| InternalError::KsfError)?;
+        memory.resize(params.block_count(), Block::new());
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(&input, &SALT, &mut output)
+            .hash_password_into_with_memory(&input, &SALT, &mut output, &mut memory)
             .map_err(|_| InternalError::KsfError)?;
         if let Some(known) = &self.known {
             known.keep(&input, &output);

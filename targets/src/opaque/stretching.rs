@@ -56,6 +56,15 @@ impl Stretching {
             Self::None => None,
         }
     }
+
+    /// Bytes of memory that stretching once takes.
+    #[must_use]
+    pub const fn memory(self) -> u64 {
+        match self.argon2id() {
+            Some((memory_kib, _, _)) => memory_kib as u64 * 1024,
+            None => 0,
+        }
+    }
 }
 
 impl fmt::Display for Stretching {

@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// Bytes of the shortest account identifier: shorter ones invite guessable names.
 pub const ACCOUNT_LEN_MIN: usize = 16;
@@ -40,6 +41,14 @@ impl AccountId {
         bytes[..8].copy_from_slice(b"account:");
         bytes[8..16].copy_from_slice(&number.to_be_bytes());
         Self { bytes, len: 16 }
+    }
+
+    /// The identifier of somebody's name: SHA-256 of a label, so that no other hash of the name is the
+    /// account, and of the name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let hash = Sha256::new().chain_update(b"vaultmark account v1\0").chain_update(name).finalize();
+        Self::new(&hash).expect("32 bytes are enough for an account")
     }
 
     /// The identifier's bytes.

@@ -248,3 +248,9 @@ pub trait VaultService: Send + Sync {
     /// Asks once. Dropping the future takes nothing back: the vault may have charged.
     fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send;
 }
+
+impl<S: VaultService> VaultService for &S {
+    fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send {
+        S::call(self, request)
+    }
+}

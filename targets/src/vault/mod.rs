@@ -27,7 +27,7 @@ mod state_properties;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use account::{AccountId, AttemptId, RegistrationId};
 pub use cryptography::{Cryptography, DeviceCryptography};

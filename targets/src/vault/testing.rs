@@ -27,7 +27,7 @@ pub(super) const SLOTS: usize = 4;
 
 /// A log that commits at once, or fails as it is told.
 #[derive(Default)]
-pub(super) struct MemoryLog {
+pub(crate) struct MemoryLog {
     state: Mutex<VaultState>,
     /// Bytes of every command.
     pub(super) sizes: Mutex<Vec<usize>>,
@@ -102,20 +102,20 @@ impl HsmSession for MoodySession {
 }
 
 /// The whole bench.
-pub(super) struct Bench {
-    pub(super) runtime: Runtime,
+pub(crate) struct Bench {
+    pub(crate) runtime: Runtime,
     pub(super) clock: Arc<SimulatedClock>,
     pub(super) log: Arc<MemoryLog>,
     pub(super) pool: Arc<HsmPool>,
     pub(super) failing: Arc<AtomicBool>,
-    pub(super) server: VaultServer<MemoryLog>,
-    pub(super) client: VaultClient,
+    pub(crate) server: VaultServer<MemoryLog>,
+    pub(crate) client: VaultClient,
     suite: Suite,
     draws: AtomicU64,
 }
 
 impl Bench {
-    pub(super) fn new(suite: Suite) -> Self {
+    pub(crate) fn new(suite: Suite) -> Self {
         Self::with_limits(suite, ServerLimits { registrations_max: 64, attempts_max: 64 })
     }
 
