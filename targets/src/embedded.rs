@@ -24,7 +24,10 @@ use crate::people::synthetic::{Chance, Synthetic};
 use crate::people::{POPULATION_IN_FLIGHT, People, PopulationError, Registered, register_range};
 use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
 use crate::target::{Outcome, Reply, Request, Stage, StageTimes, Target};
-use crate::vault::{Failure, Refusal, ServerLimits, VaultServer, VaultState};
+use crate::vault::{
+    Answer, Failure, Refusal, ServerLimits, VaultReply, VaultRequest, VaultServer, VaultService,
+    VaultState,
+};
 
 mod config;
 #[cfg(test)]
@@ -152,6 +155,12 @@ impl EmbeddedVault {
         }
     }
 
+    /// The OPAQUE public key that clients pin.
+    #[must_use]
+    pub fn public_key(&self) -> Vec<u8> {
+        self.inner.keys.public_key().expect("the vault's cores started with it")
+    }
+
     /// Stops every replica, with everything written that was acknowledged. Blocks; not to be called
     /// on a runtime.
     pub fn shutdown(&self) {
@@ -167,6 +176,18 @@ impl Target for EmbeddedVault {
         let start = self.inner.clock.now();
         let inner = Arc::clone(&self.inner);
         Performing(self.handle.spawn(async move { inner.perform(request, start).await }))
+    }
+}
+
+/// As any client meets it, on the caller's runtime and at the replica that leads: no operation of the
+/// load, and in no figure.
+impl VaultService for EmbeddedVault {
+    async fn call(&self, request: VaultRequest) -> Answer {
+        if let Some(core) = self.inner.core() {
+            return core.call(request).await;
+        }
+        let reply = VaultReply::Refused(Refusal::Failed(Failure::ReplicaDown));
+        Answer { reply, stages: StageTimes::default() }
     }
 }
 

@@ -225,7 +225,7 @@ pub fn encrypt_bytes(
 fn read_exactly(from: &mut impl Read, bytes: &mut [u8]) -> Result<bool, BackupError> {
     match from.read_exact(bytes) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(BackupError::Read(error)),
     }
 }

@@ -119,8 +119,9 @@ fn chunks_have_their_place() {
     let chunks: Vec<&[u8]> = body.chunks(SEALED).collect();
     let other = sealed(3 * CHUNK, 2);
     let foreign = &other[HEADER_LEN + SEALED..][..SEALED];
+    let whole = check;
     let check = |parts: &[&[u8]], intact, expected: &str| {
-        check(&[header, &parts.concat()].concat(), intact, expected);
+        whole(&[header, &parts.concat()].concat(), intact, expected);
     };
     let len = file.len();
     check(&[chunks[1], chunks[0], chunks[2]], 0, &damaged(0, len));
@@ -133,9 +134,9 @@ fn chunks_have_their_place() {
     check(&[body, chunks[2]], 2, &goes_on);
     // After a last chunk that is not full, what follows makes it another chunk.
     let short = sealed(CHUNK + 1, 1);
-    super::tests::check(&[&short[..], b"more"].concat(), 1, &damaged(1, short.len() + 4));
+    whole(&[&short[..], b"more"].concat(), 1, &damaged(1, short.len() + 4));
     // One file's header does not fit another's chunks, though the key is the same.
-    super::tests::check(&[&other[..HEADER_LEN], body].concat(), 0, &damaged(0, len));
+    whole(&[&other[..HEADER_LEN], body].concat(), 0, &damaged(0, len));
 }
 
 #[test]
@@ -189,12 +190,12 @@ fn the_format_is_as_it_was() {
 #[test]
 fn what_watches_may_stop_it() {
     let mut chance = ChaCha20Rng::seed_from_u64(7);
-    let (mut from, mut told) = (std::io::repeat(7), Vec::new());
+    let (mut from, mut told) = (io::repeat(7), Vec::new());
     let mut watch = |done| {
         told.push(done);
         if told.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let (shape, to) = ((Custody::Passkey, LOG2), &mut std::io::sink());
+    let (shape, to) = ((Custody::Passkey, LOG2), &mut io::sink());
     let end = encrypt_in_chunks(&key(1), shape, &mut chance, &mut from, to, &mut watch);
     assert!(matches!(end, Err(BackupError::Stopped)));
     assert_eq!(told, [64, 128, 192]);
@@ -204,7 +205,7 @@ fn what_watches_may_stop_it() {
 struct Dribble<'a>(Cursor<&'a [u8]>, usize);
 
 impl Read for Dribble<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.1 += 1;
         if self.1 % 5 == 0 {
             return Err(ErrorKind::Interrupted.into());

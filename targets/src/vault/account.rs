@@ -47,7 +47,8 @@ impl AccountId {
     /// account, and of the name.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        let hash = Sha256::new().chain_update(b"vaultmark account v1\0").chain_update(name).finalize();
+        let hash =
+            Sha256::new().chain_update(b"vaultmark account v1\0").chain_update(name).finalize();
         Self::new(&hash).expect("32 bytes are enough for an account")
     }
 
