@@ -9,6 +9,9 @@ use vaultmark_hsm::Clock;
 
 use super::QuorumError;
 use super::disk::{Disk, FileDisk};
+use super::post::number_of;
+use super::recovery::Place;
+use super::wal::{Flush, Meter};
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -91,6 +94,35 @@ impl GroupConfig {
         }
     }
 
+    /// Where the replica of that id keeps its log.
+    pub(super) fn place(&self, id: u32, may_begin: bool, meter: Arc<Meter>) -> Place {
+        Place {
+            disk: Arc::clone(&self.disk),
+            folder: self.folder.join(format!("replica-{}", number_of(id))),
+            replica: id,
+            may_begin,
+            flush: match (self.durable, self.inline) {
+                (true, false) => Flush::Grouped,
+                (true, true) => Flush::Inline,
+                (false, _) => Flush::Never,
+            },
+            inline: self.inline,
+            segment_bytes: self.segment_bytes,
+            meter,
+        }
+    }
+
+    /// The same group with the timers that round trips of up to `longest` between replicas ask for:
+    /// a heartbeat is taken for lost when no answer came until the next one, and an election must
+    /// survive the loss of one.
+    #[must_use]
+    pub fn for_round_trips(mut self, longest: Duration) -> Self {
+        self.heartbeat = self.heartbeat.max(longest * 2);
+        self.election_timeout_min = self.heartbeat * 3;
+        self.election_timeout_max = self.heartbeat * 6;
+        self
+    }
+
     /// The library's own configuration.
     pub(super) fn library(&self) -> Result<openraft::Config, QuorumError> {
         if !matches!(self.replicas, 1 | 3 | 5 | 7) {
@@ -105,8 +137,6 @@ impl GroupConfig {
             election_timeout_max: ms(self.election_timeout_max),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.snapshot_every / 10,
-            // Beyond what a snapshot leaves in the log, a snapshot is the only way.
-            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
             // Few enough that the memory comes back, many enough to be worth a record in the log.
             purge_batch_size: (self.snapshot_every / 10).clamp(1, 1_024),
             max_payload_entries: 1_024,

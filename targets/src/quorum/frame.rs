@@ -15,11 +15,8 @@
 //! that has a good frame after it was durable once, and the disk has changed it. (Of a change in
 //! the very last frame this cannot be told; no log without a second copy can.)
 
-use std::sync::Arc;
-
-use openraft::EntryPayload;
-
-use super::types::{Command, Entry, LeaderId, LogId, Membership, Vote};
+use super::codec::{Put, Reader};
+use super::types::{Entry, LogId, Vote};
 
 /// The start of every frame; the digit is the version of everything in this file.
 const MAGIC: [u8; 4] = *b"VMQ1";
@@ -31,10 +28,6 @@ const KIND_ENTRY: u8 = 2;
 const KIND_VOTE: u8 = 3;
 const KIND_TRUNCATE: u8 = 4;
 const KIND_PURGE: u8 = 5;
-
-const PAYLOAD_BLANK: u8 = 0;
-const PAYLOAD_COMMAND: u8 = 1;
-const PAYLOAD_MEMBERSHIP: u8 = 2;
 
 /// One thing the log remembers.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,46 +71,33 @@ impl Frame {
     }
 
     pub(super) fn start(&mut self, start: &Start) {
-        self.bytes.push(KIND_START);
-        self.u32(start.replica);
-        self.bytes.push(u8::from(start.vote.is_some()));
+        self.bytes.u8(KIND_START);
+        self.bytes.u32(start.replica);
+        self.bytes.u8(u8::from(start.vote.is_some()));
         if let Some(vote) = &start.vote {
-            self.put_vote(vote);
+            self.bytes.vote(vote);
         }
-        self.option(start.purged);
+        self.bytes.option(start.purged);
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
-        self.bytes.push(KIND_ENTRY);
-        self.put_log_id(entry.log_id);
-        match &entry.payload {
-            EntryPayload::Blank => self.bytes.push(PAYLOAD_BLANK),
-            EntryPayload::Normal(command) => {
-                self.bytes.push(PAYLOAD_COMMAND);
-                self.put_bytes(&command.0);
-            }
-            EntryPayload::Membership(membership) => {
-                self.bytes.push(PAYLOAD_MEMBERSHIP);
-                let bytes = postcard::to_stdvec(membership)
-                    .expect("a membership is maps and sets of numbers, which always serialise");
-                self.put_bytes(&bytes);
-            }
-        }
+        self.bytes.u8(KIND_ENTRY);
+        self.bytes.entry(entry);
     }
 
     pub(super) fn vote(&mut self, vote: &Vote) {
-        self.bytes.push(KIND_VOTE);
-        self.put_vote(vote);
+        self.bytes.u8(KIND_VOTE);
+        self.bytes.vote(vote);
     }
 
     pub(super) fn truncate(&mut self, after: Option<LogId>) {
-        self.bytes.push(KIND_TRUNCATE);
-        self.option(after);
+        self.bytes.u8(KIND_TRUNCATE);
+        self.bytes.option(after);
     }
 
     pub(super) fn purge(&mut self, upto: LogId) {
-        self.bytes.push(KIND_PURGE);
-        self.put_log_id(upto);
+        self.bytes.u8(KIND_PURGE);
+        self.bytes.log_id(upto);
     }
 
     /// Puts any record.
@@ -147,38 +127,6 @@ impl Frame {
     /// Empties the frame and keeps its room.
     pub(super) fn clear(&mut self) {
         self.bytes.truncate(HEADER_LEN);
-    }
-
-    fn option(&mut self, log_id: Option<LogId>) {
-        self.bytes.push(u8::from(log_id.is_some()));
-        if let Some(log_id) = log_id {
-            self.put_log_id(log_id);
-        }
-    }
-
-    fn put_log_id(&mut self, log_id: LogId) {
-        self.u64(log_id.leader_id.term);
-        self.u32(log_id.leader_id.node_id);
-        self.u64(log_id.index);
-    }
-
-    fn put_vote(&mut self, vote: &Vote) {
-        self.u64(vote.leader_id.term);
-        self.u32(vote.leader_id.node_id);
-        self.bytes.push(u8::from(vote.committed));
-    }
-
-    fn put_bytes(&mut self, bytes: &[u8]) {
-        self.u32(u32::try_from(bytes.len()).expect("commands have a limit far below this"));
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 }
 
@@ -221,7 +169,7 @@ pub(super) fn read(bytes: &[u8], first: u64) -> Result<Segment, Corrupt> {
         let mut reader = Reader(records);
         while !reader.0.is_empty() {
             let what = "a frame with a good checksum holds no records of this version";
-            segment.records.push(reader.record().ok_or(Corrupt { offset, what })?);
+            segment.records.push(record(&mut reader).ok_or(Corrupt { offset, what })?);
         }
         segment.len += HEADER_LEN + records.len();
         segment.next += 1;
@@ -257,85 +205,17 @@ fn checksum(header: &[u8], records: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Takes records off the start of bytes.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn record(&mut self) -> Option<Record> {
-        match self.u8()? {
-            KIND_START => {
-                let replica = self.u32()?;
-                let vote = if self.flag()? { Some(self.vote()?) } else { None };
-                Some(Record::Start(Start { replica, vote, purged: self.option()? }))
-            }
-            KIND_ENTRY => {
-                let log_id = self.log_id()?;
-                let payload = match self.u8()? {
-                    PAYLOAD_BLANK => EntryPayload::Blank,
-                    PAYLOAD_COMMAND => EntryPayload::Normal(Command(Arc::from(self.bytes()?))),
-                    PAYLOAD_MEMBERSHIP => {
-                        let membership: Membership = postcard::from_bytes(self.bytes()?).ok()?;
-                        EntryPayload::Membership(membership)
-                    }
-                    _ => return None,
-                };
-                Some(Record::Entry(Entry { log_id, payload }))
-            }
-            KIND_VOTE => self.vote().map(Record::Vote),
-            KIND_TRUNCATE => self.option().map(Record::Truncate),
-            KIND_PURGE => self.log_id().map(Record::Purge),
-            _ => None,
+fn record(reader: &mut Reader<'_>) -> Option<Record> {
+    match reader.u8()? {
+        KIND_START => {
+            let replica = reader.u32()?;
+            let vote = if reader.flag()? { Some(reader.vote()?) } else { None };
+            Some(Record::Start(Start { replica, vote, purged: reader.option()? }))
         }
-    }
-
-    /// The outer `None`: the bytes are no such thing.
-    #[expect(clippy::option_option, reason = "one is the format's, the other the reader's")]
-    fn option(&mut self) -> Option<Option<LogId>> {
-        if self.flag()? { self.log_id().map(Some) } else { Some(None) }
-    }
-
-    fn log_id(&mut self) -> Option<LogId> {
-        let leader_id = self.leader_id()?;
-        Some(LogId { leader_id, index: self.u64()? })
-    }
-
-    fn vote(&mut self) -> Option<Vote> {
-        let leader_id = self.leader_id()?;
-        Some(Vote { leader_id, committed: self.flag()? })
-    }
-
-    fn leader_id(&mut self) -> Option<LeaderId> {
-        Some(LeaderId { term: self.u64()?, node_id: self.u32()? })
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.u8()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.u32()?).ok()?;
-        self.take(len)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
+        KIND_ENTRY => reader.entry().map(Record::Entry),
+        KIND_VOTE => reader.vote().map(Record::Vote),
+        KIND_TRUNCATE => reader.option().map(Record::Truncate),
+        KIND_PURGE => reader.log_id().map(Record::Purge),
+        _ => None,
     }
 }

@@ -8,20 +8,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hdrhistogram::Histogram;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::config::GroupConfig;
-use super::machine;
+use super::machine::{self, Hold};
 use super::recovery::Place;
-use super::replica::{Opened, Replica};
+use super::replica::{Opened, Replica, Room, check, mix, propose};
 use super::transport::{Switchboard, Transport};
 use super::types::{Command, Raft};
-use super::wal::{Flush, Meter};
-use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, QuorumLog, StateMachine};
+use super::wal::Meter;
+use super::{CommitError, Committed, QuorumError, QuorumLog, StateMachine};
 
 /// What the replicas did, all together.
 #[derive(Clone, Debug)]
@@ -307,11 +306,12 @@ impl Shared {
         slot.lives += 1;
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let replica = Replica::start(
-            number,
             opened,
             Arc::clone(&self.library),
             Arc::clone(&self.switchboard) as Arc<dyn Transport>,
             machine,
+            // Checkpoints go from hand to hand here, and nobody waits for one.
+            Hold { sending: Arc::default(), entries_max: 0 },
             mix(self.config.seed, u64::from(number), slot.lives),
         )
         .await?;
@@ -344,20 +344,7 @@ impl Shared {
     }
 
     fn place(&self, replica: u32) -> Place {
-        let config = &self.config;
-        Place {
-            disk: Arc::clone(&config.disk),
-            folder: config.folder.join(format!("replica-{replica}")),
-            replica,
-            flush: match (config.durable, config.inline) {
-                (true, false) => Flush::Grouped,
-                (true, true) => Flush::Inline,
-                (false, _) => Flush::Never,
-            },
-            inline: config.inline,
-            segment_bytes: config.segment_bytes,
-            meter: Arc::clone(&self.meter),
-        }
+        self.config.place(replica, true, Arc::clone(&self.meter))
     }
 
     async fn commit_at(
@@ -369,22 +356,10 @@ impl Shared {
         let Some(raft) = self.raft(replica) else {
             return Err(CommitError::NotLeader { leader: None });
         };
-        let _room = Room::take(self)?;
-        let Ok(outcome) = tokio::time::timeout_at(deadline, raft.client_write(command)).await
-        else {
-            return Err(CommitError::Unavailable("no answer in time".to_owned()));
-        };
-        match outcome {
-            Ok(response) => {
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                Ok(Committed { reply: response.data, index: response.log_id.index })
-            }
-            // The library's word for "rejected before the entry was appended".
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(CommitError::NotLeader { leader: to.leader_id })
-            }
-            Err(error) => Err(CommitError::Unavailable(error.to_string())),
-        }
+        let _room = Room::take(&self.in_flight, self.config.in_flight_max)?;
+        let committed = propose(&raft, command, deadline).await?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(committed)
     }
 
     /// The leader, as soon as there is one; `None` if there is none until `deadline`.
@@ -482,42 +457,7 @@ impl Shared {
     }
 }
 
-/// A commit's place among those in flight.
-struct Room<'a>(&'a Shared);
-
-impl<'a> Room<'a> {
-    fn take(shared: &'a Shared) -> Result<Self, CommitError> {
-        let before = shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        let room = Self(shared);
-        if before >= shared.config.in_flight_max { Err(CommitError::Full) } else { Ok(room) }
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn check(command: Vec<u8>) -> Result<Command, CommitError> {
-    if command.len() > COMMAND_LEN_MAX {
-        return Err(CommitError::TooLong);
-    }
-    Ok(Command(command.into()))
-}
-
 /// Replica n is at n − 1.
 fn index(replica: u32) -> Option<usize> {
     usize::try_from(replica.checked_sub(1)?).ok()
-}
-
-/// One seed out of three numbers (the finaliser of SplitMix64 over their sum in odd multiples, so
-/// that neighbours have nothing in common).
-const fn mix(seed: u64, replica: u64, life: u64) -> u64 {
-    let mut z = seed
-        .wrapping_add(replica.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .wrapping_add(life.wrapping_mul(0xd1b5_4a32_d192_ed03));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -11,8 +11,13 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use tokio::sync::oneshot;
 
+use super::packet;
 use super::types::{Entry, LogId, Types, Vote};
 use super::wal::{Filled, Waiter, Wal};
+
+/// Bytes of entries that one frame takes: half of what a frame may have, and many times what commits
+/// in flight amount to.
+const BATCH_LEN: usize = 512 << 10;
 
 /// A replica's log. Clones share it.
 #[derive(Clone, Debug)]
@@ -114,6 +119,21 @@ impl Memory {
         self.purged = self.purged.max(Some(upto));
     }
 
+    /// As many entries from `start` on, before `end`, as fit a frame; at least one.
+    fn batch(&self, start: u64, end: u64) -> Vec<Entry> {
+        let first = self.first_index();
+        let held = self.entries.len();
+        let start = offset(start.saturating_sub(first)).min(held);
+        let end = offset(end.saturating_sub(first)).clamp(start, held);
+        let mut bytes = 0;
+        let fits = self.entries.range(start..end).take_while(|entry| {
+            bytes += packet::len(entry);
+            bytes <= BATCH_LEN
+        });
+        let count = fits.count().max(1).min(end - start);
+        self.entries.range(start..start + count).cloned().collect()
+    }
+
     fn range(&self, range: &impl RangeBounds<u64>) -> Vec<Entry> {
         let first = self.first_index();
         let start = match range.start_bound() {
@@ -144,6 +164,14 @@ impl RaftLogReader<Types> for Log {
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
         Ok(self.lock().range(&range))
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.lock().batch(start, end))
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, TryStreamExt};
@@ -28,8 +29,19 @@ pub(super) struct Machine {
     /// Held while a checkpoint is being made or installed, so that one of these happens at a time,
     /// and whoever stops the replica can wait for it.
     busy: Busy,
+    hold: Hold,
     /// Dropped with the machine: whoever waits on the other end knows that it will apply no more.
     _alive: oneshot::Sender<()>,
+}
+
+/// When a checkpoint waits: while one is on its way to another replica, which will need the log that
+/// follows it. Not for ever: the log must not grow without bound.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    /// Checkpoints that are being sent.
+    pub(super) sending: Arc<AtomicUsize>,
+    /// Entries since the last checkpoint beyond which the next one waits no longer.
+    pub(super) entries_max: u64,
 }
 
 /// See [`Machine`].
@@ -45,6 +57,7 @@ impl Machine {
         inner: Box<dyn StateMachine>,
         inline: bool,
         busy: Busy,
+        hold: Hold,
         alive: oneshot::Sender<()>,
     ) -> Result<Self, QuorumError> {
         let meta = meta(inner.as_ref())?;
@@ -54,6 +67,7 @@ impl Machine {
             membership: meta.last_membership,
             inline,
             busy,
+            hold,
             _alive: alive,
         })
     }
@@ -119,6 +133,17 @@ impl RaftStateMachine<Types> for Machine {
             }
         }
         Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        if !force && self.hold.sending.load(Ordering::Relaxed) > 0 {
+            let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+            let upto = meta(self.lock().as_ref()).ok().and_then(|meta| meta.last_log_id);
+            if index(self.applied).saturating_sub(index(upto)) < self.hold.entries_max {
+                return None;
+            }
+        }
+        Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

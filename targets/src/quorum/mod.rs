@@ -9,6 +9,9 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 
+mod appends;
+mod caretaker;
+mod codec;
 mod config;
 pub mod disk;
 mod frame;
@@ -17,6 +20,10 @@ mod log;
 mod machine;
 mod member;
 mod network;
+mod order;
+mod packet;
+mod parcel;
+mod post;
 mod recovery;
 mod replica;
 mod transport;
@@ -27,6 +34,7 @@ mod whole;
 pub use config::{GroupConfig, MemberConfig, Start};
 pub use group::{Group, QuorumCounters};
 pub use member::{FollowerStatus, Member, MemberCounters, MemberStatus, Role};
+pub use packet::is_frame;
 pub use whole::{Whole, WholeState};
 
 /// Bytes of the longest command: a hundred times the vault's, and few enough that one command

@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::QuorumError;
 use super::disk::Disk;
 use super::frame::{self, Record, Start};
 use super::log::Memory;
+use super::post::number_of;
 use super::types::{Entry, LogId};
 use super::wal::{Flush, Meter, SegmentInfo, Writer};
 
@@ -18,7 +20,11 @@ use super::wal::{Flush, Meter, SegmentInfo, Writer};
 pub(super) struct Place {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) folder: PathBuf,
+    /// The id that an empty log is begun for. A log that is there may be that of any replica of the
+    /// same number.
     pub(super) replica: u32,
+    /// Whether an empty folder is a new replica's, and not one that lost its log.
+    pub(super) may_begin: bool,
     pub(super) flush: Flush,
     /// Whether files are read and written on the replica's own task, however long that takes.
     pub(super) inline: bool,
@@ -30,6 +36,8 @@ pub(super) struct Place {
 pub(super) struct Recovered {
     pub(super) memory: Memory,
     pub(super) writer: Writer,
+    /// Whose log it is.
+    pub(super) replica: u32,
     /// Whether there was no log, and there is an empty one now.
     pub(super) is_new: bool,
 }
@@ -59,6 +67,11 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
         replay.segment(place, *first, is_last)?;
     }
     let is_new = replay.infos.is_empty();
+    if is_new && !place.may_begin {
+        let why = "the log is gone; the replica can only be replaced by a new one";
+        return Err(QuorumError::Disk(format!("{}: {why}", folder.display())));
+    }
+    let replica = if is_new { place.replica } else { replay.start.replica };
     let number = replay.next.unwrap_or(1);
     let last = replay.infos.last().map_or(number, |info| info.first);
     let last = folder.join(SegmentInfo::name(last));
@@ -71,10 +84,12 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
         file: disk.open(&last).map_err(refused)?,
         offset: 0,
         number,
-        start: Start { replica: place.replica, ..replay.start },
+        start: Start { replica, ..replay.start },
         segments: VecDeque::from(std::mem::take(&mut replay.infos)),
         _lock: lock,
     };
+    let count = u64::try_from(writer.segments.len()).expect("a length fits");
+    place.meter.segments.fetch_add(count, Ordering::Relaxed);
     let refused = |error: io::Error| failed(&last, &error);
     if is_new {
         writer.begin_segment().map_err(refused)?;
@@ -92,7 +107,7 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
         }
     }
     let memory = replay.finish(folder)?;
-    Ok(Recovered { memory, writer, is_new })
+    Ok(Recovered { memory, writer, replica, is_new })
 }
 
 /// The first frame's number, from a segment's name.
@@ -151,9 +166,10 @@ impl Replay {
         self.infos.push(SegmentInfo { first, last_index: None });
         let mut records = segment.records.into_iter();
         match records.next() {
-            Some(Record::Start(start)) if start.replica == place.replica => self.begin(start),
+            Some(Record::Start(start)) if self.is_right(place, start.replica) => self.begin(start),
             Some(Record::Start(start)) => {
                 let whose = start.replica;
+                let whose = number_of(whose);
                 return Err(corrupt(0, &format!("this is the log of replica {whose}")));
             }
             _ => return Err(corrupt(0, "a segment that does not start as one")),
@@ -162,6 +178,14 @@ impl Replay {
             self.record(record).map_err(|what| corrupt(0, &what))?;
         }
         Ok(())
+    }
+
+    /// Whether a segment of this replica's log belongs here.
+    fn is_right(&self, place: &Place, replica: u32) -> bool {
+        match self.infos.len() {
+            1 => number_of(replica) == number_of(place.replica),
+            _ => replica == self.start.replica,
+        }
     }
 
     fn begin(&mut self, start: Start) {

@@ -3,18 +3,22 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::log::Log;
-use super::machine::{self, Busy, Machine};
+use super::machine::{self, Busy, Hold, Machine};
 use super::network::Network;
+use super::post::number_of;
 use super::recovery::{self, Place, Recovered};
 use super::transport::Transport;
-use super::types::{Raft, Runtime};
+use super::types::{Command, Raft, Runtime};
 use super::wal::Wal;
-use super::{QuorumError, StateMachine};
+use super::{COMMAND_LEN_MAX, CommitError, Committed, QuorumError, StateMachine};
 
 /// A running replica.
 pub(super) struct Replica {
@@ -48,6 +52,11 @@ impl Opened {
         opened.map_err(|error| QuorumError::Consensus(error.to_string()))?
     }
 
+    /// Whose log it is.
+    pub(super) const fn id(&self) -> u32 {
+        self.recovered.replica
+    }
+
     /// Whether there was no log before.
     pub(super) const fn is_new(&self) -> bool {
         self.recovered.is_new
@@ -64,13 +73,14 @@ impl Replica {
     /// Starts a replica on the present runtime. It reaches nobody and nobody reaches it before its
     /// `raft` is connected.
     pub(super) async fn start(
-        number: u32,
         opened: Opened,
         config: Arc<openraft::Config>,
         transport: Arc<dyn Transport>,
         machine: Box<dyn StateMachine>,
+        hold: Hold,
         seed: u64,
     ) -> Result<Self, QuorumError> {
+        let id = opened.id();
         let Opened { recovered, inline, folder } = opened;
         let checkpoint = machine::meta(machine.as_ref())?.last_log_id;
         if checkpoint < recovered.memory.purged {
@@ -82,13 +92,13 @@ impl Replica {
         let wal = Arc::new(wal.map_err(|error| QuorumError::Disk(error.to_string()))?);
         let (alive, machine_gone) = oneshot::channel();
         let busy = Busy::default();
-        let machine = Machine::new(machine, inline, Arc::clone(&busy), alive)?;
+        let machine = Machine::new(machine, inline, Arc::clone(&busy), hold, alive)?;
         let log = Log::new(recovered.memory, Arc::clone(&wal));
         if let Some(checkpoint) = checkpoint {
             log.reconcile(checkpoint).map_err(|error| QuorumError::Disk(error.to_string()))?;
         }
-        let network = Network { from: number, transport };
-        let raft = Raft::new(number, config, network, log, machine);
+        let network = Network { from: id, transport };
+        let raft = Raft::new(id, config, network, log, machine);
         let raft = DeterministicRng::<Runtime>::scope(seed, raft)
             .await
             .map_err(|error| QuorumError::Consensus(error.to_string()))?;
@@ -117,6 +127,61 @@ impl Replica {
         drop(self.busy.lock().await);
         self.wal.gone().await;
     }
+}
+
+/// Commits a command at a replica, if it leads.
+pub(super) async fn propose(
+    raft: &Raft,
+    command: Command,
+    deadline: Instant,
+) -> Result<Committed, CommitError> {
+    let Ok(outcome) = tokio::time::timeout_at(deadline, raft.client_write(command)).await else {
+        return Err(CommitError::Unavailable("no answer in time".to_owned()));
+    };
+    match outcome {
+        Ok(response) => Ok(Committed { reply: response.data, index: response.log_id.index }),
+        // The library's word for "rejected before the entry was appended".
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+            Err(CommitError::NotLeader { leader: to.leader_id.map(number_of) })
+        }
+        Err(error) => Err(CommitError::Unavailable(error.to_string())),
+    }
+}
+
+/// A command as the library takes it, if it is not too long.
+pub(super) fn check(command: Vec<u8>) -> Result<Command, CommitError> {
+    if command.len() > COMMAND_LEN_MAX {
+        return Err(CommitError::TooLong);
+    }
+    Ok(Command(command.into()))
+}
+
+/// A commit's place among those in flight.
+pub(super) struct Room<'a>(&'a AtomicUsize);
+
+impl<'a> Room<'a> {
+    pub(super) fn take(in_flight: &'a AtomicUsize, max: usize) -> Result<Self, CommitError> {
+        let before = in_flight.fetch_add(1, Ordering::Relaxed);
+        let room = Self(in_flight);
+        if before >= max { Err(CommitError::Full) } else { Ok(room) }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One seed out of three numbers (the finaliser of SplitMix64 over their sum in odd multiples, so
+/// that neighbours have nothing in common).
+pub(super) const fn mix(seed: u64, replica: u64, life: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(replica.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(life.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl fmt::Debug for Replica {

@@ -32,6 +32,11 @@ pub(super) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(super) type Snapshot = openraft::alias::SnapshotOf<Types, super::machine::Chunks>;
 pub(super) type Raft = openraft::Raft<Types, super::machine::Machine>;
 
+pub(super) type VoteAsked = openraft::raft::VoteRequest<Types>;
+pub(super) type VoteAnswer = openraft::raft::VoteResponse<Types>;
+pub(super) type SnapshotAnswer = openraft::raft::SnapshotResponse<Types>;
+pub(super) type AppendAnswer = openraft::raft::AppendEntriesResponse<Types>;
+
 /// A command's bytes. Shared, so that the replicas of one process keep one copy among them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Command(pub(super) Arc<[u8]>);

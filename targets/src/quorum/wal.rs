@@ -47,6 +47,8 @@ pub(super) struct Meter {
     pub(super) sync_ns: Mutex<Histogram<u64>>,
     /// Logs found cut off in their last frame.
     pub(super) torn_tails: AtomicU64,
+    /// Segments on disk.
+    pub(super) segments: AtomicU64,
 }
 
 impl Meter {
@@ -55,7 +57,7 @@ impl Meter {
         // histogram of the project.
         let sync_ns = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
             .expect("the bounds are in order and 3 digits are allowed");
-        Self { clock, sync_ns: Mutex::new(sync_ns), torn_tails: AtomicU64::new(0) }
+        Self { clock, sync_ns: Mutex::new(sync_ns), torn_tails: AtomicU64::new(0), segments: AtomicU64::new(0) }
     }
 
     pub(super) fn count_torn_tail(&self) {
@@ -415,6 +417,7 @@ impl Writer {
             self.disk.sync_folder(&self.folder)?;
         }
         self.segments.push_back(info);
+        self.meter.segments.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -436,6 +439,7 @@ impl Writer {
         {
             let Some(oldest) = self.segments.pop_front() else { break };
             self.disk.remove(&self.folder.join(SegmentInfo::name(oldest.first)))?;
+            self.meter.segments.fetch_sub(1, Ordering::Relaxed);
             if self.flush != Flush::Never {
                 // One at a time, so that a crash leaves no hole between those that are left.
                 self.disk.sync_folder(&self.folder)?;

@@ -212,6 +212,14 @@ impl DiskFile for MemoryFile {
         self.with(|content| content.live.clone())
     }
 
+    fn read_at(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = self.with(|content| {
+            content.live.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec)
+        })?;
+        bytes.ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         self.with(|content| {

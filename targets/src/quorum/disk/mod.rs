@@ -69,6 +69,12 @@ pub trait DiskFile: fmt::Debug + Send {
     /// The disk refuses.
     fn read(&mut self) -> io::Result<Vec<u8>>;
 
+    /// `len` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// The disk refuses, or the file ends before.
+    fn read_at(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+
     /// Writes all of `bytes` at `offset`; a gap before it reads as zeros. Durable after
     /// [`DiskFile::sync`].
     ///
@@ -157,6 +163,12 @@ impl DiskFile for RealFile {
         let mut bytes = Vec::new();
         io::Seek::rewind(&mut self.0)?;
         self.0.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_at(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 

@@ -83,6 +83,10 @@ impl DiskFile for SlowFile {
         self.inner.read()
     }
 
+    fn read_at(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.inner.read_at(offset, len)
+    }
+
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.inner.write(offset, bytes)
     }

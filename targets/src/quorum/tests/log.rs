@@ -25,6 +25,7 @@ fn place(disk: &MemoryDisk, segment_bytes: u64) -> Place {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/log"),
         replica: 1,
+        may_begin: true,
         flush: Flush::Inline,
         inline: true,
         segment_bytes,
