@@ -211,6 +211,12 @@ impl Member {
         self.shared.post.deliver(from, frame);
     }
 
+    /// Which replica this is.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.shared.config.number
+    }
+
     /// The replica that leads, as far as is known here.
     #[must_use]
     pub fn leader(&self) -> Option<u32> {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::replica::mix;
 use super::{Disk, DiskFile};
 
 /// A disk in memory. Clones are the same disk.
@@ -24,7 +25,13 @@ pub enum Survivors {
     Everything,
     /// The first so many bytes of them, in the order they were written: the last one is torn.
     FirstBytes(usize),
+    /// Of each write the sectors that this seed chooses, whatever came before them; and either all
+    /// or none of the names that were given since the last sync.
+    Sectors(u64),
 }
+
+/// Bytes that a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,6 +42,8 @@ struct State {
     locked: BTreeSet<PathBuf>,
     /// How often it crashed: files opened before are of no use after.
     crashes: u64,
+    /// Whether every sync fails.
+    refuses_sync: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,10 +72,20 @@ impl MemoryDisk {
         let mut state = self.lock_state();
         state.crashes += 1;
         state.locked.clear();
-        state.names = state.durable_names.clone();
-        for content in &mut state.contents {
-            content.crash(survivors);
+        if let Survivors::Sectors(seed) = survivors
+            && mix(seed, 0, 0) % 2 == 0
+        {
+            state.durable_names = state.names.clone();
         }
+        state.names = state.durable_names.clone();
+        for (content, number) in state.contents.iter_mut().zip(1..) {
+            content.crash(survivors, number);
+        }
+    }
+
+    /// From now on every sync fails, or none does any more.
+    pub fn refuse_sync(&self, refuses: bool) {
+        self.lock_state().refuses_sync = refuses;
     }
 
     /// Changes one byte of a file, as a bad disk might.
@@ -96,8 +115,12 @@ impl MemoryDisk {
 }
 
 impl Content {
-    fn crash(&mut self, survivors: Survivors) {
+    fn crash(&mut self, survivors: Survivors, number: u64) {
+        if let Survivors::Sectors(seed) = survivors {
+            return self.crash_by_sectors(seed, number);
+        }
         let mut left = match survivors {
+            Survivors::Sectors(_) => 0,
             Survivors::Nothing => 0,
             Survivors::Everything => usize::MAX,
             Survivors::FirstBytes(count) => count,
@@ -111,6 +134,31 @@ impl Content {
                     write_at(&mut self.durable, offset, &bytes);
                 }
                 Change::Resize(len) => self.durable.resize(len, 0),
+            }
+        }
+        self.live = self.durable.clone();
+    }
+
+    fn crash_by_sectors(&mut self, seed: u64, number: u64) {
+        let mut drawn = 0;
+        let mut survives = || {
+            drawn += 1;
+            mix(seed, number, drawn) % 2 == 0
+        };
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Change::Write(mut offset, bytes) => {
+                    let mut rest = bytes.as_slice();
+                    while !rest.is_empty() {
+                        let (sector, after) = rest.split_at(rest.len().min(SECTOR - offset % SECTOR));
+                        if survives() {
+                            write_at(&mut self.durable, offset, sector);
+                        }
+                        (offset, rest) = (offset + sector.len(), after);
+                    }
+                }
+                Change::Resize(len) if survives() => self.durable.resize(len, 0),
+                Change::Resize(_) => {}
             }
         }
         self.live = self.durable.clone();
@@ -246,6 +294,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        if self.disk.lock_state().refuses_sync {
+            return Err(io::Error::other("the disk refuses to sync"));
+        }
         self.with(|content| {
             content.durable.clone_from(&content.live);
             content.unsynced.clear();

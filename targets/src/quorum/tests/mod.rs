@@ -13,6 +13,8 @@ use super::*;
 
 mod faults;
 mod log;
+mod members;
+mod packets;
 mod process;
 
 /// Keeps every command it was given; replies with how many that makes.
