@@ -275,9 +275,8 @@ fn request(reader: &mut Reader<'_>) -> Option<AppendEntriesRequest<Types>> {
     for _ in 0..count {
         let entry = reader.entry()?;
         // The library relies on consecutive entries, and would panic.
-        let before = entries.last().map_or(prev_log_id, |last: &super::types::Entry| {
-            Some(last.log_id)
-        });
+        let before =
+            entries.last().map_or(prev_log_id, |last: &super::types::Entry| Some(last.log_id));
         if entry.log_id.index != before.map_or(0, |before| before.index.saturating_add(1)) {
             return None;
         }

@@ -48,7 +48,13 @@ struct Progress {
 }
 
 /// The receiver said how far it is.
-pub(super) fn taken(post: &Post, from: u32, transfer: StreamId, next: u64, installed: Option<Vote>) {
+pub(super) fn taken(
+    post: &Post,
+    from: u32,
+    transfer: StreamId,
+    next: u64,
+    installed: Option<Vote>,
+) {
     let departing = lock(&post.departing);
     let Some(departing) = departing.get(&from).filter(|departing| departing.transfer == transfer)
     else {
@@ -370,4 +376,3 @@ impl Drop for Pile {
         drop(self.disk.remove(&self.path));
     }
 }
-

@@ -255,7 +255,10 @@ impl Drop for Forget<'_> {
 
 impl fmt::Debug for Post {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Post").field("me", &self.me).field("wire", &self.wire).finish_non_exhaustive()
+        f.debug_struct("Post")
+            .field("me", &self.me)
+            .field("wire", &self.wire)
+            .finish_non_exhaustive()
     }
 }
 
@@ -292,7 +295,12 @@ impl Transport for Mail {
         appends::stream(post, to, requests)
     }
 
-    fn call(&self, _from: u32, to: u32, message: Message) -> BoxFuture<'static, Result<Answer, Lost>> {
+    fn call(
+        &self,
+        _from: u32,
+        to: u32,
+        message: Message,
+    ) -> BoxFuture<'static, Result<Answer, Lost>> {
         let post = Arc::clone(&self.0);
         Box::pin(async move {
             let reply = match message {

@@ -57,7 +57,12 @@ impl Meter {
         // histogram of the project.
         let sync_ns = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
             .expect("the bounds are in order and 3 digits are allowed");
-        Self { clock, sync_ns: Mutex::new(sync_ns), torn_tails: AtomicU64::new(0), segments: AtomicU64::new(0) }
+        Self {
+            clock,
+            sync_ns: Mutex::new(sync_ns),
+            torn_tails: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn count_torn_tail(&self) {

@@ -150,7 +150,8 @@ impl Content {
                 Change::Write(mut offset, bytes) => {
                     let mut rest = bytes.as_slice();
                     while !rest.is_empty() {
-                        let (sector, after) = rest.split_at(rest.len().min(SECTOR - offset % SECTOR));
+                        let (sector, after) =
+                            rest.split_at(rest.len().min(SECTOR - offset % SECTOR));
                         if survives() {
                             write_at(&mut self.durable, offset, sector);
                         }

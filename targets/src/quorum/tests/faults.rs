@@ -9,10 +9,11 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn after_a_power_cut_every_answered_command_is_there() {
-    let mut survivors =
-        vec![Survivors::Nothing, Survivors::Everything, Survivors::FirstBytes(30)];
+    let mut survivors = vec![Survivors::Nothing, Survivors::Everything, Survivors::FirstBytes(30)];
     survivors.extend((0..8).map(Survivors::Sectors));
-    for (replicas, survivors) in [1, 3].into_iter().flat_map(|n| survivors.iter().map(move |s| (n, *s))) {
+    for (replicas, survivors) in
+        [1, 3].into_iter().flat_map(|n| survivors.iter().map(move |s| (n, *s)))
+    {
         let disk = MemoryDisk::new();
         let journals = Journals::default();
         let group = journals.start(in_memory(replicas, &disk)).await.unwrap();

@@ -22,8 +22,11 @@ fn log_id() -> impl Strategy<Value = LogId> {
         .prop_map(|(term, node_id, index)| LogId { leader_id: LeaderId { term, node_id }, index })
 }
 
-fn request(entries: usize) -> impl Strategy<Value = AppendEntriesRequest<super::super::types::Types>> {
-    let commands = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..99), 0..=entries);
+fn request(
+    entries: usize,
+) -> impl Strategy<Value = AppendEntriesRequest<super::super::types::Types>> {
+    let commands =
+        proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..99), 0..=entries);
     (vote(), proptest::option::of(log_id()), proptest::option::of(log_id()), commands).prop_map(
         |(vote, prev_log_id, leader_commit, commands)| {
             let first = prev_log_id.map_or(0, |prev| prev.index + 1);
@@ -37,13 +40,16 @@ fn request(entries: usize) -> impl Strategy<Value = AppendEntriesRequest<super::
 }
 
 fn some_packet() -> impl Strategy<Value = Packet> {
-    let stream = || (any::<u64>(), any::<u64>()).prop_map(|(life, number)| StreamId { life, number });
+    let stream =
+        || (any::<u64>(), any::<u64>()).prop_map(|(life, number)| StreamId { life, number });
     let result = prop_oneof![
         proptest::option::of(log_id()).prop_map(Ok),
         log_id().prop_map(|id| Err(StreamAppendError::Conflict(id))),
         vote().prop_map(|vote| Err(StreamAppendError::HigherVote(vote))),
     ];
-    let asked = || (vote(), proptest::option::of(log_id())).prop_map(|(vote, last)| VoteAsked::new(vote, last));
+    let asked = || {
+        (vote(), proptest::option::of(log_id())).prop_map(|(vote, last)| VoteAsked::new(vote, last))
+    };
     let piece = prop_oneof![
         (vote(), proptest::option::of(log_id())).prop_map(|(vote, last_log_id)| Piece::First {
             vote,
@@ -53,20 +59,32 @@ fn some_packet() -> impl Strategy<Value = Packet> {
         Just(Piece::Last),
     ];
     prop_oneof![
-        (stream(), any::<u64>(), request(5))
-            .prop_map(|(stream, seq, request)| Packet::Append { stream, seq, request }),
-        (stream(), any::<u64>(), result)
-            .prop_map(|(stream, seq, result)| Packet::Appended { stream, seq, result }),
+        (stream(), any::<u64>(), request(5)).prop_map(|(stream, seq, request)| Packet::Append {
+            stream,
+            seq,
+            request
+        }),
+        (stream(), any::<u64>(), result).prop_map(|(stream, seq, result)| Packet::Appended {
+            stream,
+            seq,
+            result
+        }),
         (any::<u64>(), request(0)).prop_map(|(id, request)| Packet::Heartbeat { id, request }),
-        (any::<u64>(), asked()).prop_map(|(id, asked)| Packet::Call { id, call: Call::Vote(asked) }),
-        (any::<u64>(), asked()).prop_map(|(id, asked)| Packet::Call { id, call: Call::PreVote(asked) }),
+        (any::<u64>(), asked())
+            .prop_map(|(id, asked)| Packet::Call { id, call: Call::Vote(asked) }),
+        (any::<u64>(), asked())
+            .prop_map(|(id, asked)| Packet::Call { id, call: Call::PreVote(asked) }),
         (any::<u64>(), vote(), any::<bool>()).prop_map(|(id, vote, granted)| {
             let reply = Reply::Vote(VoteAnswer::new(vote, None, granted));
             Packet::Answer { id, reply }
         }),
-        any::<u64>().prop_map(|id| Packet::Answer { id, reply: Reply::Append(AppendAnswer::Success) }),
-        (stream(), any::<u64>(), piece)
-            .prop_map(|(transfer, seq, piece)| Packet::Piece { transfer, seq, piece }),
+        any::<u64>()
+            .prop_map(|id| Packet::Answer { id, reply: Reply::Append(AppendAnswer::Success) }),
+        (stream(), any::<u64>(), piece).prop_map(|(transfer, seq, piece)| Packet::Piece {
+            transfer,
+            seq,
+            piece
+        }),
         (stream(), any::<u64>()).prop_map(|(transfer, next)| Packet::Taken { transfer, next }),
         (stream(), vote()).prop_map(|(transfer, vote)| Packet::Installed { transfer, vote }),
         Just(Packet::Join),
