@@ -7,23 +7,20 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
 use vaultmark_hsm::{Clock, FleetSecrets, HsmPool, Moment, PoolCounters};
 
 use crate::client::{ClientError, VaultClient};
 use crate::fault::Fault;
 use crate::opaque::ServerKeys;
 use crate::people::synthetic::{Chance, Synthetic};
-use crate::people::{POPULATION_IN_FLIGHT, People, PopulationError, Registered, register_range};
+use crate::people::{POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range};
 use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
-use crate::target::{Outcome, Reply, Request, Stage, StageTimes, Target};
+use crate::target::{Evidence, Outcome, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::{
     Answer, Failure, Refusal, ServerLimits, VaultReply, VaultRequest, VaultServer, VaultService,
     VaultState,
@@ -209,28 +206,6 @@ impl fmt::Debug for EmbeddedVault {
     }
 }
 
-/// An operation on the vault's own runtime; dropping it is the client giving up.
-struct Performing(JoinHandle<Reply>);
-
-impl Future for Performing {
-    type Output = Reply;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
-        Pin::new(&mut self.0).poll(context).map(|joined| {
-            joined.unwrap_or_else(|_| Reply {
-                error: Some(Arc::from("the operation's task ended early")),
-                ..Reply::of(Outcome::Failed)
-            })
-        })
-    }
-}
-
-impl Drop for Performing {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Inner {
     fn start(
         config: EmbeddedConfig,
@@ -349,15 +324,18 @@ impl Inner {
 
     async fn perform(&self, request: Request, start: Moment) -> Reply {
         let mut stages = StageTimes::default();
+        let mut evidence = Evidence::default();
         let (outcome, error) = match self.core() {
-            Some(core) => self.people.operate(&*core, request, &mut stages).await,
+            Some(core) => {
+                self.people.operate(&*core, request, &mut stages, &mut evidence).await
+            }
             None => (Outcome::Failed, Some(Failure::ReplicaDown.describe())),
         };
         let total = self.clock.now().since(start);
         let others = Duration::from_nanos(stages.total_ns());
         stages.add(Stage::Client, total.saturating_sub(others));
         let error = error.map(|error| self.people.text(error));
-        Reply { stages, error, ..Reply::of(outcome) }
+        Reply { stages, error, evidence, ..Reply::of(outcome) }
     }
 
     async fn register(&self, account: u64) -> Result<(), ClientError> {

@@ -14,6 +14,7 @@ pub mod people;
 pub mod quorum;
 pub mod relay;
 pub mod remote;
+pub mod secret_file;
 pub mod simulated;
 #[cfg(feature = "simulate")]
 pub mod simulation;

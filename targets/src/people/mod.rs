@@ -4,26 +4,31 @@
 //! The embedded vault and a fleet behind a relay are measured by the same people. Where their vault
 //! is, and which of its replicas they talk to, is the target's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
 
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
 use crate::opaque::{KnownStretchings, Stretcher, Stretching};
-use crate::target::{Operation, Outcome, Request, StageTimes};
+use crate::target::{Evidence, Operation, Outcome, Reply, Request, StageTimes};
 use crate::vault::{AccountId, Refusal, VaultService};
 
+mod population;
 pub(crate) mod synthetic;
+mod watched;
+
+pub use population::Registered;
+pub(crate) use population::{POPULATION_IN_FLIGHT, PopulationError, register_range};
 
 use synthetic::{Chance, Synthetic, WRONG_PASSWORD};
-
-/// Registrations in flight while the population is made: enough to keep every core and the log busy.
-pub(crate) const POPULATION_IN_FLIGHT: usize = 64;
+use watched::Watched;
 
 /// Which client steps are really done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,52 +112,71 @@ impl People {
         AccountId::new(&bytes).expect("16 bytes are enough for an account")
     }
 
-    /// Does what is asked, at a vault. `stages` is given the vault's times.
+    /// Does what is asked, at a vault. `stages` is given the vault's times, `evidence` what is seen of
+    /// its rules.
     pub(crate) async fn operate<S: VaultService>(
         &self,
         service: &S,
         request: Request,
         stages: &mut StageTimes,
+        evidence: &mut Evidence,
     ) -> (Outcome, Option<&'static str>) {
-        let Request { operation, account, number, .. } = request;
+        let service = Watched::new(service);
+        let ended = match request.operation {
+            Operation::Register => self.register_new(&service, request, stages).await,
+            Operation::Recover | Operation::RecoverWrong => {
+                self.recover(&service, request, stages).await
+            }
+        };
+        *evidence = service.evidence();
+        match ended {
+            Ok(()) => (Outcome::Complete, None),
+            Err(Ended::Client(error)) => {
+                evidence.unopened = error == ClientError::WrongPassword;
+                ended_badly(error)
+            }
+            Err(Ended::Key(why)) => {
+                evidence.key_differs = true;
+                (Outcome::Failed, Some(why))
+            }
+        }
+    }
+
+    async fn register_new<S: VaultService>(
+        &self,
+        service: &S,
+        Request { account, number, .. }: Request,
+        stages: &mut StageTimes,
+    ) -> Result<(), Ended> {
         let mut chance = self.synthetic.chance(Chance::Operation { number });
-        let id = self.id(account);
-        match operation {
-            Operation::Register => {
-                let (password, key) = self.person(account);
-                let stretching = self.stretched_in_full();
-                let person = (id, &password[..], &key);
-                let registered =
-                    self.client.register(service, person, &stretching, &mut chance, stages).await;
-                match registered {
-                    Ok(_) => (Outcome::Complete, None),
-                    Err(error) => ended(error),
-                }
-            }
-            Operation::Recover => {
-                let (password, key) = self.person(account);
-                let stretching = self.stretched_for(account);
-                let person = (id, &password[..]);
-                let recovered =
-                    self.client.recover(service, person, &stretching, &mut chance, stages).await;
-                match recovered {
-                    Ok(recovered) if recovered == key => (Outcome::Complete, None),
-                    Ok(_) => {
-                        (Outcome::Failed, Some("recovered key differs from the registered one"))
-                    }
-                    Err(error) => ended(error),
-                }
-            }
-            Operation::RecoverWrong => {
-                let stretching = self.stretched_in_vain();
-                let person = (id, WRONG_PASSWORD);
-                let recovered =
-                    self.client.recover(service, person, &stretching, &mut chance, stages).await;
-                match recovered {
-                    Ok(_) => (Outcome::Failed, Some("a wrong password recovered a key")),
-                    Err(error) => ended(error),
-                }
-            }
+        let (password, key) = self.person(account);
+        let stretching = self.stretched_in_full();
+        let person = (self.id(account), &password[..], &key);
+        let registered = self.client.register(service, person, &stretching, &mut chance, stages);
+        registered.await.map(drop).map_err(Ended::Client)
+    }
+
+    async fn recover<S: VaultService>(
+        &self,
+        service: &S,
+        Request { operation, account, number, .. }: Request,
+        stages: &mut StageTimes,
+    ) -> Result<(), Ended> {
+        let mut chance = self.synthetic.chance(Chance::Operation { number });
+        let (password, key) = self.person(account);
+        let is_wrong = operation == Operation::RecoverWrong;
+        let (password, stretching) = if is_wrong {
+            (WRONG_PASSWORD, self.stretched_in_vain())
+        } else {
+            (&password[..], self.stretched_for(account))
+        };
+        let person = (self.id(account), password);
+        let recovering = self.client.recover(service, person, &stretching, &mut chance, stages);
+        match recovering.await {
+            Ok(_) if is_wrong => Err(Ended::Key("a wrong password recovered a key")),
+            Ok(recovered) if recovered == key => Ok(()),
+            Ok(_) => Err(Ended::Key("recovered key differs from the registered one")),
+            Err(error) => Err(Ended::Client(error)),
         }
     }
 
@@ -237,72 +261,38 @@ impl fmt::Debug for People {
     }
 }
 
-/// How far the registration of a range has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registered {
-    /// Accounts of the range that are registered.
-    pub done: u64,
-    /// Every account of the range below this one is: where to begin after an interruption.
-    pub below: u64,
+/// Why an operation did not do what it should.
+enum Ended {
+    /// The client says.
+    Client(ClientError),
+    /// A key came back that is not the one expected.
+    Key(&'static str),
 }
 
-/// Why a population is not complete.
-#[derive(Debug)]
-pub(crate) enum PopulationError {
-    /// An account could not be registered.
-    Account(u64, ClientError),
-    /// A task did not end.
-    Task(String),
-    /// The caller had enough.
-    Stopped,
+/// An operation on the target's own runtime; dropping it is the client giving up.
+pub(crate) struct Performing(pub(crate) JoinHandle<Reply>);
+
+impl Future for Performing {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        Pin::new(&mut self.0).poll(context).map(|joined| {
+            joined.unwrap_or_else(|_| Reply {
+                error: Some(Arc::from("the operation's task ended early")),
+                ..Reply::of(Outcome::Failed)
+            })
+        })
+    }
 }
 
-/// Registers the accounts of a range, so many at a time. `progress` is told after each, and may stop
-/// it; those in flight are then given up.
-pub(crate) async fn register_range<F, R>(
-    range: Range<u64>,
-    in_flight: usize,
-    register: F,
-    mut progress: impl FnMut(Registered) -> ControlFlow<()>,
-) -> Result<(), PopulationError>
-where
-    F: Fn(u64) -> R,
-    R: Future<Output = Result<(), ClientError>> + Send + 'static,
-{
-    let mut tasks = JoinSet::new();
-    let mut waiting = range.clone();
-    let mut told = Registered { done: 0, below: range.start };
-    // Done, but not everyone before them: no more than are in flight behind the slowest.
-    let mut ahead = BTreeSet::new();
-    loop {
-        // No further ahead of the slowest than that, so that the set has a limit.
-        while tasks.len() < in_flight && ahead.len() < 16 * in_flight {
-            let Some(account) = waiting.next() else { break };
-            let registering = register(account);
-            tasks.spawn(async move { (account, registering.await) });
-        }
-        match tasks.join_next().await {
-            None => return Ok(()),
-            Some(Err(error)) => return Err(PopulationError::Task(error.to_string())),
-            Some(Ok((account, Err(error)))) => {
-                return Err(PopulationError::Account(account, error));
-            }
-            Some(Ok((account, Ok(())))) => {
-                ahead.insert(account);
-                told.done += 1;
-                while ahead.remove(&told.below) {
-                    told.below += 1;
-                }
-            }
-        }
-        if progress(told).is_break() {
-            return Err(PopulationError::Stopped);
-        }
+impl Drop for Performing {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 /// How an operation ended that did not succeed.
-fn ended(error: ClientError) -> (Outcome, Option<&'static str>) {
+fn ended_badly(error: ClientError) -> (Outcome, Option<&'static str>) {
     match error {
         ClientError::WrongPassword | ClientError::Refused(Refusal::Rejected) => {
             (Outcome::Refused, None)
@@ -313,55 +303,5 @@ fn ended(error: ClientError) -> (Outcome, Option<&'static str>) {
             (Outcome::Busy, Some(Refusal::LastOutstanding.describe()))
         }
         error => (Outcome::Failed, Some(error.describe())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(
-        range: Range<u64>,
-        in_flight: usize,
-        fails: Option<u64>,
-        stop_at: u64,
-    ) -> (Vec<Registered>, Result<(), PopulationError>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut told = Vec::new();
-        let register = |account| async move {
-            // Even ones take longer.
-            for _ in 0..(account + 1) % 2 * 3 {
-                tokio::task::yield_now().await;
-            }
-            if fails == Some(account) { Err(ClientError::BadRelease) } else { Ok(()) }
-        };
-        let ended = runtime.block_on(register_range(range, in_flight, register, |progress| {
-            told.push(progress);
-            if progress.done == stop_at {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        }));
-        (told, ended)
-    }
-
-    #[test]
-    fn a_range_is_registered_once_each_and_says_from_where_to_resume() {
-        for (range, in_flight) in [(0..0, 4), (5..6, 4), (3..40, 1), (3..200, 7)] {
-            let len = range.end - range.start;
-            let (told, ended) = run(range.clone(), in_flight, None, u64::MAX);
-            assert!(ended.is_ok());
-            let done: Vec<_> = told.iter().map(|it| it.done).collect();
-            assert_eq!(done, (1..=len).collect::<Vec<_>>());
-            assert!(told.iter().all(|it| it.below - range.start <= it.done));
-            assert_eq!(told.last().map_or(range.end, |it| it.below), range.end);
-        }
-        let (told, ended) = run(0..100, 8, Some(50), u64::MAX);
-        assert!(matches!(ended, Err(PopulationError::Account(50, ClientError::BadRelease))));
-        assert!(told.iter().all(|it| it.below <= 50));
-        let (told, ended) = run(0..100, 8, None, 20);
-        assert!(matches!(ended, Err(PopulationError::Stopped)));
-        assert_eq!(told.len(), 20);
     }
 }

@@ -34,8 +34,10 @@ pub(crate) enum Chance {
     Population { account: u64, again: u32 },
     /// The client of an operation.
     Operation { number: u64 },
-    /// A channel, by how many there were before it.
+    /// The channel of an operation.
     Channel { number: u64 },
+    /// The channel by which an account is registered before the run.
+    PopulationChannel { account: u64, again: u32 },
 }
 
 impl Synthetic {
@@ -75,6 +77,10 @@ impl Synthetic {
             }
             Chance::Operation { number } => derive(run, &[b"operation", &number.to_le_bytes()]),
             Chance::Channel { number } => derive(run, &[b"channel", &number.to_le_bytes()]),
+            Chance::PopulationChannel { account, again } => {
+                let (account, again) = (account.to_le_bytes(), again.to_le_bytes());
+                derive(run, &[b"population channel", &account, &again])
+            }
         };
         ChaCha20Rng::from_seed(*seed)
     }
@@ -118,12 +124,14 @@ mod tests {
             Chance::Population { account: 1, again: 1 },
             Chance::Operation { number: 1 },
             Chance::Channel { number: 1 },
+            Chance::PopulationChannel { account: 1, again: 0 },
+            Chance::PopulationChannel { account: 1, again: 1 },
         ]
         .into_iter()
         .flat_map(|whose| [&one, &later].map(|it| it.chance(whose).next_u64()))
         .collect();
         drawn.sort_unstable();
         drawn.dedup();
-        assert_eq!(drawn.len(), 18);
+        assert_eq!(drawn.len(), 22);
     }
 }

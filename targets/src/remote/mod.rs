@@ -1,1 +1,264 @@
-//! A fleet behind a relay, as a target.
+//! A fleet behind a relay, as a target: real sockets, and everything a client does.
+//!
+//! The people are the embedded vault's. The generator plays the account service as well: it mints the
+//! tokens of its people. Faults are done to the fleet elsewhere (`fleet::control`).
+
+use std::fmt;
+use std::future::Future;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngCore;
+use rand::rngs::OsRng;
+use rand_chacha::ChaCha20Rng;
+use tokio::runtime::{Builder, Handle, Runtime};
+use vaultmark_hsm::{Clock, Moment};
+
+use crate::client::{ClientError, VaultClient};
+use crate::opaque::Stretching;
+use crate::people::synthetic::{Chance, Synthetic};
+use crate::people::{
+    Fidelity, POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range,
+};
+use crate::target::{Evidence, Reply, Request, Stage, StageTimes, Target};
+use crate::vault::channel::{Carrier, ChannelPublicKey, ChannelService};
+use crate::vault::{AccountId, Failure, Refusal};
+
+mod client_file;
+mod direct;
+mod error;
+mod http;
+
+pub use client_file::{ClientFile, ClientFileError, parse_url};
+pub use direct::Direct;
+pub use error::RemoteError;
+pub use http::{CONNECTIONS, HttpCarrier, TokenSource};
+
+/// How often an account of the population is tried: with the pauses below some 20 s, which an
+/// election and a restarted process fit into many times.
+const TRIES_MAX: u32 = 24;
+/// How long after the first try that failed; twice that after each more, up to the maximum.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Who the people of a remote vault are, and how they work.
+#[derive(Clone, Debug)]
+pub struct RemoteConfig {
+    /// What accounts, passwords and keys follow from, in every run against the fleet.
+    pub seed: u64,
+    /// What this run's chance follows from as well: no two runs against a fleet may have the same, or
+    /// the fleet refuses what it has seen before.
+    pub run: Vec<u8>,
+    /// Accounts 0 to this less one are the population; further ones belong to the run.
+    pub population: u64,
+    /// How clients stretch.
+    pub stretching: Stretching,
+    /// Which client steps are really done.
+    pub fidelity: Fidelity,
+    /// Connections to the relay.
+    pub connections: usize,
+    /// Registrations in flight while the population is made.
+    pub registrations_in_flight: usize,
+    /// The runtime it runs on, with network and time; `None`: one of its own with a thread for each
+    /// core.
+    pub runtime: Option<Handle>,
+}
+
+impl RemoteConfig {
+    /// A run of its own, with everything else as it usually is.
+    #[must_use]
+    pub fn new(seed: u64, population: u64) -> Self {
+        let mut run = vec![0; 16];
+        OsRng.fill_bytes(&mut run);
+        Self {
+            seed,
+            run,
+            population,
+            stretching: Stretching::default(),
+            fidelity: Fidelity::Full,
+            connections: CONNECTIONS,
+            registrations_in_flight: POPULATION_IN_FLIGHT,
+            runtime: None,
+        }
+    }
+}
+
+/// A fleet somewhere else.
+///
+/// Its operations add up: [`Stage::Client`] is what is left of the time from `perform` to the end of
+/// the operation's task when the stages of vault, relay and network are taken off, waiting for a
+/// processor included.
+pub struct RemoteVault<C = HttpCarrier> {
+    inner: Arc<Inner<C>>,
+    handle: Handle,
+    in_flight: usize,
+    /// Present if it is our own; taken when dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Inner<C> {
+    carrier: Arc<C>,
+    fleet_key: ChannelPublicKey,
+    people: People,
+    clock: Arc<dyn Clock>,
+}
+
+impl RemoteVault {
+    /// Connects to the relay of a client file. Blocks; not to be called on a runtime.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn connect(
+        file: &ClientFile,
+        config: RemoteConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RemoteError> {
+        let carrier = HttpCarrier::new(file, config.connections, Arc::clone(&clock))?;
+        let vault = Self::over(carrier, file, config, clock)?;
+        vault.handle.block_on(vault.inner.carrier.reach())?;
+        Ok(vault)
+    }
+}
+
+impl<C: Carrier + 'static> RemoteVault<C> {
+    /// A fleet that is reached by another carrier. Of the client file only its keys matter.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn over(
+        carrier: C,
+        file: &ClientFile,
+        config: RemoteConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RemoteError> {
+        let (runtime, handle) = if let Some(handle) = config.runtime {
+            (None, handle)
+        } else {
+            let builder = Builder::new_multi_thread().thread_name("client").enable_all().build();
+            let runtime = builder.map_err(|error| RemoteError::Threads(error.to_string()))?;
+            let handle = runtime.handle().clone();
+            (Some(runtime), handle)
+        };
+        let client = VaultClient::new(file.suite, &file.server_public_key);
+        let client = client.map_err(RemoteError::Keys)?;
+        let synthetic = Synthetic::new(config.seed, &config.run);
+        let how = (config.stretching, config.fidelity);
+        let people = People::new(client, synthetic, how, config.population);
+        let inner = Inner {
+            carrier: Arc::new(carrier),
+            fleet_key: file.fleet_key,
+            people: people.map_err(RemoteError::Threads)?,
+            clock,
+        };
+        let in_flight = config.registrations_in_flight.max(1);
+        Ok(Self { inner: Arc::new(inner), handle, in_flight, runtime })
+    }
+
+    /// Registers the accounts of a range of the population, through client, relay and fleet as always.
+    /// Blocks; not to be called on a runtime. `progress` is told after each, and may stop it. An
+    /// account whose registration fails for a reason that passes is tried again.
+    ///
+    /// # Errors
+    /// An account could not be registered, or `progress` said so.
+    pub fn register_population(
+        &self,
+        range: Range<u64>,
+        progress: impl FnMut(Registered) -> ControlFlow<()>,
+    ) -> Result<(), RemoteError> {
+        self.inner.people.expect_population(&range);
+        let register = |account| {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.register(account).await }
+        };
+        self.handle
+            .block_on(register_range(range.clone(), self.in_flight, register, progress))
+            .map_err(|error| match error {
+                PopulationError::Account(account, why) => {
+                    RemoteError::Population(account, why.to_string())
+                }
+                PopulationError::Task(why) => RemoteError::Threads(why),
+                PopulationError::Stopped => RemoteError::Stopped,
+            })?;
+        self.inner.people.know(range);
+        Ok(())
+    }
+
+    /// The identifier that an account of the generator's has in the fleet.
+    #[must_use]
+    pub fn account_id(&self, account: u64) -> AccountId {
+        self.inner.people.id(account)
+    }
+}
+
+impl<C: Carrier + 'static> Target for RemoteVault<C> {
+    fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<C> {
+        let start = self.inner.clock.now();
+        let inner = Arc::clone(&self.inner);
+        Performing(self.handle.spawn(async move { inner.perform(request, start).await }))
+    }
+}
+
+impl<C> Drop for RemoteVault<C> {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting is not allowed wherever this may be dropped.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for RemoteVault<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RemoteVault").field(&self.inner.carrier).finish()
+    }
+}
+
+impl<C: Carrier> Inner<C> {
+    fn service(&self, chance: ChaCha20Rng) -> ChannelService<Arc<C>> {
+        let (carrier, clock) = (Arc::clone(&self.carrier), Arc::clone(&self.clock));
+        ChannelService::new(carrier, self.fleet_key, clock, chance)
+    }
+
+    async fn perform(&self, request: Request, start: Moment) -> Reply {
+        let mut stages = StageTimes::default();
+        let mut evidence = Evidence::default();
+        let service = self.service(self.people.chance(Chance::Channel { number: request.number }));
+        let (outcome, error) =
+            self.people.operate(&service, request, &mut stages, &mut evidence).await;
+        let total = self.clock.now().since(start);
+        let others = Duration::from_nanos(stages.total_ns());
+        stages.add(Stage::Client, total.saturating_sub(others));
+        let error = error.map(|error| self.people.text(error));
+        Reply { stages, error, evidence, ..Reply::of(outcome) }
+    }
+
+    async fn register(&self, account: u64) -> Result<(), ClientError> {
+        let mut pause = PAUSE_MIN;
+        let mut again = 0;
+        loop {
+            let chance = self.people.chance(Chance::PopulationChannel { account, again });
+            match self.people.register(&self.service(chance), account, again).await {
+                Err(error) if again < TRIES_MAX && passes(error) => {
+                    self.clock.sleep_until(self.clock.now().after(pause)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    again += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+}
+
+/// Whether it is worth another try, later.
+const fn passes(error: ClientError) -> bool {
+    let ClientError::Refused(refusal) = error else { return false };
+    match refusal {
+        Refusal::Busy | Refusal::NoSuchRegistration => true,
+        Refusal::Failed(failure) => !matches!(
+            failure,
+            Failure::BadElement | Failure::TooLong | Failure::Corrupt | Failure::Unauthorized
+        ),
+        _ => false,
+    }
+}

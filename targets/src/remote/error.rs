@@ -1,0 +1,48 @@
+//! Why a fleet cannot be measured.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::opaque::OpaqueError;
+use crate::secret_file::SecretFileError;
+
+/// Why a remote vault does not begin, or its population is not complete.
+#[derive(Debug)]
+pub enum RemoteError {
+    /// The runtime or a thread did not start.
+    Threads(String),
+    /// The relay's address is none.
+    Url(String),
+    /// The client file names no token key, and no token was given.
+    NoTokenKey,
+    /// The token key cannot be read.
+    TokenKey(SecretFileError),
+    /// What the relay is checked against cannot be read.
+    Certificate(PathBuf, String),
+    /// The server's public key is none.
+    Keys(OpaqueError),
+    /// The relay at this address does not answer.
+    Unreachable(String, String),
+    /// An account of the population could not be registered.
+    Population(u64, String),
+    /// The caller had enough.
+    Stopped,
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads(why) => write!(f, "remote vault: {why}"),
+            Self::Url(url) => write!(f, "remote vault: {url} is not a relay's address"),
+            Self::NoTokenKey => f.write_str("the client file names no token_key to mint tokens with"),
+            Self::TokenKey(why) => write!(f, "token key: {why}"),
+            Self::Certificate(path, why) => write!(f, "certificate {}: {why}", path.display()),
+            Self::Keys(why) => write!(f, "the fleet's public key: {why}"),
+            Self::Unreachable(relay, why) => write!(f, "relay {relay}: {why}"),
+            Self::Population(account, why) => write!(f, "registering account {account}: {why}"),
+            Self::Stopped => f.write_str("stopped while registering the population"),
+        }
+    }
+}
+
+impl std::error::Error for RemoteError {}
