@@ -18,7 +18,9 @@ use crate::client::{ClientError, VaultClient};
 use crate::fault::Fault;
 use crate::opaque::ServerKeys;
 use crate::people::synthetic::{Chance, Synthetic};
-use crate::people::{POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range};
+use crate::people::{
+    POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range,
+};
 use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
 use crate::target::{Evidence, Outcome, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::{
@@ -326,9 +328,7 @@ impl Inner {
         let mut stages = StageTimes::default();
         let mut evidence = Evidence::default();
         let (outcome, error) = match self.core() {
-            Some(core) => {
-                self.people.operate(&*core, request, &mut stages, &mut evidence).await
-            }
+            Some(core) => self.people.operate(&*core, request, &mut stages, &mut evidence).await,
             None => (Outcome::Failed, Some(Failure::ReplicaDown.describe())),
         };
         let total = self.clock.now().since(start);

@@ -174,11 +174,7 @@ impl Drop for Busy {
 }
 
 /// Until the relay stops (false) or the connection has had nothing to do for too long (true).
-async fn ends<U>(
-    shared: &Shared<U>,
-    activity: &Activity,
-    mut told: watch::Receiver<bool>,
-) -> bool {
+async fn ends<U>(shared: &Shared<U>, activity: &Activity, mut told: watch::Receiver<bool>) -> bool {
     let limits = &shared.config.limits;
     let opened = shared.clock.now();
     loop {

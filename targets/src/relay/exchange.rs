@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_none() {
-        for text in ["", "relay", "relay;dur=", "relay;dur=-1", "relay;dur=NaN", "relay;dur=1e400"] {
+        for text in ["", "relay", "relay;dur=", "relay;dur=-1", "relay;dur=NaN", "relay;dur=1e400"]
+        {
             let mut headers = HeaderMap::new();
             headers.insert(SERVER_TIMING, HeaderValue::from_str(text).unwrap());
             assert_eq!(parse_timing(&headers), Duration::ZERO, "{text}");

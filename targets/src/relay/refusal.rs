@@ -213,9 +213,20 @@ mod tests {
         for (refusal, status) in every {
             assert_eq!(RelayRefusal::from_json(refusal.json().as_bytes()), Some(refusal));
             assert_eq!(refusal.status(), status);
-            assert_eq!(CarryError::from(refusal) != CarryError::Unreachable, refusal.surely_not_processed());
+            assert_eq!(
+                CarryError::from(refusal) != CarryError::Unreachable,
+                refusal.surely_not_processed()
+            );
         }
-        for nonsense in ["", "{}", "[]", r#"{"error":"channel"}"#, r#"{"error":"channel","refusal":0}"#, r#"{"error":"busy","refusal":1}"#, r#"{"error":"else"}"#] {
+        for nonsense in [
+            "",
+            "{}",
+            "[]",
+            r#"{"error":"channel"}"#,
+            r#"{"error":"channel","refusal":0}"#,
+            r#"{"error":"busy","refusal":1}"#,
+            r#"{"error":"else"}"#,
+        ] {
             assert_eq!(RelayRefusal::from_json(nonsense.as_bytes()), None, "{nonsense}");
         }
     }

@@ -144,8 +144,8 @@ impl<U: Upstream> Router<U> {
         tokio::pin!(news);
         // From here on nothing is missed.
         news.as_mut().enable();
-        let nothing_new = group.leader.load(Ordering::Acquire) == NOBODY
-            && group.sought.load(Ordering::Acquire);
+        let nothing_new =
+            group.leader.load(Ordering::Acquire) == NOBODY && group.sought.load(Ordering::Acquire);
         if nothing_new {
             tokio::select! {
                 biased;

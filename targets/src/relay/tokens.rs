@@ -251,9 +251,27 @@ mod tests {
             ("of a longer text", 1, "a".repeat(TOKEN_LEN_MAX + 1), 0, Err(TokenError::Forged)),
             ("signed nonsense", 1, signed("v1.a"), 0, Err(TokenError::Forged)),
             ("a short account", 1, signed("v1.a.6162.9"), 0, Err(TokenError::Forged)),
-            ("a bad tenant", 1, signed(&format!("v1.A.{}.9", "61".repeat(16))), 0, Err(TokenError::Forged)),
-            ("a field more", 1, signed(&format!("v1.a.{}.9.9", "61".repeat(16))), 0, Err(TokenError::Forged)),
-            ("an endless expiry", 1, signed(&format!("v1.a.{}.99999999999999999999", "61".repeat(16))), 0, Err(TokenError::Forged)),
+            (
+                "a bad tenant",
+                1,
+                signed(&format!("v1.A.{}.9", "61".repeat(16))),
+                0,
+                Err(TokenError::Forged),
+            ),
+            (
+                "a field more",
+                1,
+                signed(&format!("v1.a.{}.9.9", "61".repeat(16))),
+                0,
+                Err(TokenError::Forged),
+            ),
+            (
+                "an endless expiry",
+                1,
+                signed(&format!("v1.a.{}.99999999999999999999", "61".repeat(16))),
+                0,
+                Err(TokenError::Forged),
+            ),
         ] {
             assert_eq!(verify(&key(seed), &token, now_s), expected, "{name}");
         }

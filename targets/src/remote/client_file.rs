@@ -130,9 +130,9 @@ impl ClientFile {
         let mut mistakes = Vec::new();
         let mut wrong = |key: &str, value: &dyn fmt::Display, expected: &str| {
             let line = text.lines().position(|line| {
-                line.trim_start().strip_prefix(key).is_some_and(|rest| {
-                    rest.trim_start().starts_with('=')
-                })
+                line.trim_start()
+                    .strip_prefix(key)
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
             });
             let line = line.map_or(0, |line| line + 1);
             mistakes.push(format!("{line}: {key} = {value}: {expected}"));

@@ -34,7 +34,9 @@ impl fmt::Display for RemoteError {
         match self {
             Self::Threads(why) => write!(f, "remote vault: {why}"),
             Self::Url(url) => write!(f, "remote vault: {url} is not a relay's address"),
-            Self::NoTokenKey => f.write_str("the client file names no token_key to mint tokens with"),
+            Self::NoTokenKey => {
+                f.write_str("the client file names no token_key to mint tokens with")
+            }
             Self::TokenKey(why) => write!(f, "token key: {why}"),
             Self::Certificate(path, why) => write!(f, "certificate {}: {why}", path.display()),
             Self::Keys(why) => write!(f, "the fleet's public key: {why}"),
