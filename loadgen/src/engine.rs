@@ -12,13 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vaultmark_hsm::{Clock, Moment};
-use vaultmark_results::phase::Phase;
 use vaultmark_targets::{Operation, Outcome, Reply, Request, Target};
+
+mod plan;
+
+pub use plan::{GuessCheck, Plan};
 
 use crate::arrival::Schedule;
 use crate::chance::Chance;
+use crate::guesses::{self, Guesses, Ticket};
 use crate::recorder::{Exchange, Recorder, Sample};
-use crate::scenario::{Load, Phases, Population, Scenario};
+use crate::recovery::{Event, Trace};
 use crate::slab::{Place, Slab};
 use crate::workload::Workload;
 
@@ -31,77 +35,6 @@ const BURST_MAX: u32 = 32;
 
 /// What the dice are for; see [`Chance::of`].
 const SALT_LOAD: u64 = 0x6C6F_6164;
-
-/// What a worker is to do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The run's seed.
-    pub seed: u64,
-    /// This worker's number, from 0.
-    pub worker: u64,
-    /// How many workers share the run.
-    pub workers: u64,
-    /// Start of the warm-up.
-    pub start: Moment,
-    /// How long each phase is.
-    pub phases: Phases,
-    /// Streams of arrivals.
-    pub loads: Vec<Load>,
-    /// Accounts that exist.
-    pub population: Population,
-    /// An operation without an answer for so long has timed out.
-    pub timeout: Duration,
-    /// Whether the last 50 µs before an intended start may be spun away.
-    pub spin: bool,
-}
-
-impl Plan {
-    /// The plan of worker `worker` of `workers` for a scenario that starts at `start`.
-    #[must_use]
-    pub fn of(scenario: &Scenario, start: Moment, worker: u64, workers: u64, spin: bool) -> Self {
-        Self {
-            seed: scenario.seed,
-            worker,
-            workers,
-            start,
-            phases: scenario.phases,
-            loads: scenario.loads.clone(),
-            population: scenario.population.clone(),
-            timeout: scenario.client.timeout,
-            spin,
-        }
-    }
-
-    /// Start of the measurement phase.
-    #[must_use]
-    pub fn measure_start(&self) -> Moment {
-        self.start.after(self.phases.warm_up)
-    }
-
-    /// End of the measurement phase.
-    #[must_use]
-    pub fn measure_end(&self) -> Moment {
-        self.measure_start().after(self.phases.measure)
-    }
-
-    /// The last arrival's intended start is before this.
-    #[must_use]
-    pub fn end(&self) -> Moment {
-        self.measure_end().after(self.phases.cool_down)
-    }
-
-    /// The phase an intended start lies in.
-    #[must_use]
-    pub fn phase(&self, intended: Moment) -> Phase {
-        if intended < self.measure_start() {
-            Phase::WarmUp
-        } else if intended < self.measure_end() {
-            Phase::Measure
-        } else {
-            Phase::CoolDown
-        }
-    }
-}
 
 /// An arrival on its way.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +63,9 @@ enum HeldBy {
 struct Sent {
     arrival: Arrival,
     account: u64,
+    number: u64,
     at: Moment,
+    ticket: Ticket,
 }
 
 /// One load as this worker keeps it.
@@ -154,6 +89,8 @@ struct Worker<'a, T: Target, F, E> {
     slab: Slab<F, Sent>,
     busy: Busy,
     recorder: Recorder<E>,
+    guesses: Option<Guesses>,
+    trace: Trace,
     next_interval: Moment,
     ended_at: Moment,
     spun: Duration,
@@ -161,7 +98,7 @@ struct Worker<'a, T: Target, F, E> {
 }
 
 /// How a worker's run ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ended {
     /// When the last arrival was intended to be at the latest: the plan's end, or when it was
     /// stopped.
@@ -170,6 +107,10 @@ pub struct Ended {
     pub spun: Duration,
     /// Arrivals that found room in flight but no account without an attempt outstanding.
     pub waited_for_account: u64,
+    /// What the check of guess bounds found.
+    pub found: guesses::Found,
+    /// The operations near faults.
+    pub trace: Trace,
 }
 
 /// Runs a plan against a target on the calling thread until the last operation has ended or `stop`
@@ -202,6 +143,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             slab: Slab::new(places),
             busy: Busy::new(&plan),
             recorder,
+            guesses: guesses(&plan),
+            trace: Trace::new(&plan.watch),
             next_interval: plan.start.after(crate::recorder::INTERVAL),
             ended_at: plan.end(),
             spun: Duration::ZERO,
@@ -234,8 +177,9 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         }
         self.give_up_backlog();
         self.recorder.finish(self.clock.now());
-        let Self { ended_at: at, spun, waited_for_account, .. } = self;
-        Ended { at, spun, waited_for_account }
+        let Self { ended_at: at, spun, waited_for_account, guesses, trace, .. } = self;
+        let found = guesses.map_or_else(guesses::Found::default, Guesses::into_found);
+        Ended { at, spun, waited_for_account, found, trace }
     }
 
     /// Sends what is due, a burst at most.
@@ -292,7 +236,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         }
         match (held_by, queued) {
             (HeldBy::Room, true) => self.recorder.waited_for_room(phase, operation),
-            (HeldBy::Room, false) => self.recorder.unsent_no_room(phase, operation),
+            (HeldBy::Room, false) => {
+                self.recorder.unsent_no_room(phase, operation);
+                self.turned_away(&arrival, now);
+            }
             (HeldBy::Account | HeldBy::Nothing, queued) => {
                 self.waited_for_account += 1;
                 if !queued {
@@ -321,8 +268,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         if arrival.held_by != HeldBy::Room {
             self.recorder.lateness(self.plan.phase(intended), at.since(intended));
         }
+        let guesses = self.guesses.as_mut();
+        let ticket = guesses.map_or_else(Ticket::default, |all| all.sent(operation, account));
         let future = perform(self.target, Request { operation, account, number, intended });
-        if let Ok(place) = self.slab.insert(future, Sent { arrival, account, at }) {
+        if let Ok(place) = self.slab.insert(future, Sent { arrival, account, number, at, ticket }) {
             self.poll(place);
         }
         true
@@ -341,6 +290,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         let Arrival { load, operation, intended, .. } = sent.arrival;
         self.streams[load].in_flight -= 1;
         self.busy.set(sent.account, false);
+        self.look(sent, reply, now);
         self.recorder.ended(&Sample {
             phase: self.plan.phase(intended),
             operation,
@@ -349,6 +299,27 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             completed: now,
             reply,
         });
+    }
+
+    /// Shows an operation's end to whoever looks at single operations. A violation ends the run.
+    fn look(&mut self, sent: &Sent, reply: &Reply, now: Moment) {
+        let Sent { account, number, at, ticket, .. } = *sent;
+        let Arrival { operation, intended, .. } = sent.arrival;
+        let good = operation.expects(reply.outcome);
+        self.trace.add(Event { intended, completed: now, account, good });
+        let Some(guesses) = &mut self.guesses else { return };
+        let (outcome, seen) = (reply.outcome, reply.evidence);
+        let ended =
+            guesses::Ended { number, operation, account, sent: at, completed: now, outcome, seen };
+        if guesses.ended(&ended, ticket) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody came and was not even let in: whoever looks at single operations counts that too.
+    fn turned_away(&mut self, arrival: &Arrival, now: Moment) {
+        let Arrival { intended, .. } = *arrival;
+        self.trace.add(Event { intended, completed: now, account: 0, good: false });
     }
 
     /// Takes in what has ended, and sends what waited for the room.
@@ -448,6 +419,17 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         // A spin that took longer was not one: somebody else had the processor.
         self.spun += spin_to.since(spin_from).min(SPIN_MAX);
     }
+}
+
+/// Who checks the guess bounds. Accounts that several workers ask at once cannot be checked by one.
+fn guesses(plan: &Plan) -> Option<Guesses> {
+    let shared = plan.workers > 1 && plan.population.concurrent_attempts;
+    let fresh = match plan.check {
+        GuessCheck::Off => return None,
+        GuessCheck::Fresh => true,
+        GuessCheck::Lived => false,
+    };
+    (!shared).then(|| Guesses::new(&plan.population, fresh, plan.start))
 }
 
 impl Stream {

@@ -15,7 +15,7 @@ use vaultmark_targets::null::NullTarget;
 use vaultmark_targets::stalled::{StalledTarget, Stalls};
 use vaultmark_targets::{Operation, bare};
 
-use crate::engine::Plan;
+use crate::engine::{GuessCheck, Plan};
 use crate::host;
 use crate::recorder::IntervalSet;
 use crate::run::measure;
@@ -169,5 +169,7 @@ fn plan(clock: &Arc<dyn Clock>, rate: f64, length: Duration, in_flight: u32) -> 
         },
         timeout: Duration::from_secs(60),
         spin: host::cores() > 1,
+        check: GuessCheck::Off,
+        watch: Vec::new(),
     }
 }

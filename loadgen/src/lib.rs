@@ -1,16 +1,19 @@
 //! The instrument: offers load to a target, measures it, and leaves a bundle behind.
 //!
 //! The folders are the road of one operation: `scenario` says what is asked, `arrival` when,
-//! `workload` of whom; `engine` sends it through `slab`; `recorder` keeps what was seen; `run` joins
+//! `workload` of whom; `engine` sends it through `slab`; `recorder` keeps what was seen,
+//! `guesses` checks the vault's bound on guesses, `recovery` tells how long a fault was felt; `run` joins
 //! these with a target, `results` and `dashboards`. `innocence` makes the instrument tell on itself.
 
 pub mod arrival;
 pub mod chance;
 pub mod cli;
 pub mod engine;
+pub mod guesses;
 pub mod host;
 pub mod innocence;
 pub mod recorder;
+pub mod recovery;
 pub mod run;
 pub mod scenario;
 pub mod slab;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use vaultmark::engine::Plan;
+use vaultmark::engine::{GuessCheck, Plan};
 use vaultmark::run::measure;
 use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
@@ -45,6 +45,8 @@ fn plan(loads: Vec<Load>, phases: Phases, timeout: Duration) -> Plan {
         },
         timeout,
         spin: false,
+        check: GuessCheck::Off,
+        watch: Vec::new(),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use vaultmark_hsm::{Clock, FleetSecrets, HsmPool, Moment, PoolCounters};
 
 use crate::client::{ClientError, VaultClient};
-use crate::fault::Fault;
+use crate::fault::{Fault, LinkState, Way};
 use crate::opaque::ServerKeys;
 use crate::people::synthetic::{Chance, Synthetic};
 use crate::people::{
@@ -121,6 +121,20 @@ impl EmbeddedVault {
             })?;
         self.inner.people.know(0..accounts);
         Ok(())
+    }
+
+    /// Whether something can be done to a vault in one process: its replicas die and come back, their
+    /// links are cut and mended, HSM sessions are lost.
+    #[must_use]
+    pub const fn can(fault: Fault) -> bool {
+        matches!(
+            fault,
+            Fault::KillReplica(_)
+                | Fault::KillLeader
+                | Fault::RestartReplica(_)
+                | Fault::KillHsmSession(_)
+                | Fault::Link { way: Way::Around(_), state: LinkState::Cut | LinkState::Mended }
+        )
     }
 
     /// Does something to the vault on purpose. Begins at once; the future is only news of its end.
@@ -294,6 +308,10 @@ impl Inner {
 
     async fn inject(&self, fault: Fault, handle: &Handle) -> Result<(), String> {
         let none = |replica| format!("there is no replica {replica}");
+        let fault = match fault {
+            Fault::KillLeader => Fault::KillReplica(self.group.leader().ok_or("no replica leads")?),
+            fault => fault,
+        };
         match fault {
             Fault::KillReplica(replica) => {
                 self.slot(replica).ok_or_else(|| none(replica))?.kill();
@@ -318,6 +336,11 @@ impl Inner {
                 for slot in &self.cores {
                     slot.pool.kill_session(index);
                 }
+                Ok(())
+            }
+            Fault::Link { way: Way::Around(replica), state } if EmbeddedVault::can(fault) => {
+                self.slot(replica).ok_or_else(|| none(replica))?;
+                self.group.isolate(replica, state == LinkState::Cut);
                 Ok(())
             }
             _ => Err("not a fault of a fleet in one process".to_owned()),

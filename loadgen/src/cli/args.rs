@@ -32,7 +32,8 @@ Examples:
   vaultmark run
   vaultmark run scenarios/recover-steady.toml --rate 400/s --duration 2m
   vaultmark run quickstart --hsm softhsm:seed-inside --slo \"recover.service.p99 < 50ms\"
-  vaultmark run register-burst --set load.newcomers.arrival.to=300/s --dry-run")]
+  vaultmark run register-burst --set load.newcomers.arrival.to=300/s --dry-run
+  vaultmark run leader-kill --fleet fleet/client.toml     (see vaultmark vault up)")]
 pub struct RunArgs {
     /// A scenario file, or the name of a scenario that comes with the program (see list)
     #[arg(default_value = "quickstart")]
@@ -78,6 +79,13 @@ pub struct OverrideArgs {
     /// Acknowledge without fsync; the report says so
     #[arg(long)]
     pub ephemeral: bool,
+    /// Measure a fleet of processes instead: where its relay listens, https://127.0.0.1:8443
+    #[arg(long)]
+    pub url: Option<String>,
+    /// The fleet's client file, which "vaultmark vault up" writes [default: what VAULTMARK_FLEET
+    /// names]
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<String>,
     /// Replicas of the vault: 1, 3, 5 or 7
     #[arg(long, value_name = "N")]
     pub replicas: Option<u32>,
@@ -191,6 +199,12 @@ impl OverrideArgs {
         let mut overrides = Overrides::default();
         if let Some(seed) = self.seed {
             overrides.number("--seed", "seed", seed);
+        }
+        if let Some(url) = &self.url {
+            overrides.url("--url", url);
+        }
+        if let Some(fleet) = &self.fleet {
+            overrides.fleet("--fleet", fleet);
         }
         if let Some(hsm) = &self.hsm {
             overrides.text("--hsm", "target.hsm", hsm);

@@ -5,22 +5,24 @@ use std::error::Error;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use vaultmark_hsm::pkcs11::softhsm;
 use vaultmark_hsm::software::SoftwareAdapter;
-use vaultmark_hsm::{FleetSecrets, HsmAdapter, Moment, Suite};
+use vaultmark_hsm::{FleetSecrets, HsmAdapter, Suite};
 use vaultmark_results::bundle::BundleError;
-use vaultmark_results::model::{DeviceResult, FaultMark, Hsm, Quantiles, QuorumResult};
+use vaultmark_results::model::{DeviceResult, Hsm, Quantiles, QuorumResult};
 use vaultmark_results::units;
 use vaultmark_targets::embedded::{EmbeddedConfig, EmbeddedCounters, EmbeddedError, EmbeddedVault};
 use vaultmark_targets::{Fault, embedded};
 
-use super::{Bench, Done, LEAD, RunError};
+use super::faults::{Injection, Injector};
+use super::{Around, Bench, Done, LEAD, RunError};
+use crate::engine::GuessCheck;
 use crate::host;
 use crate::innocence;
-use crate::scenario::{Fidelity, HsmChoice, TargetSpec, TimedFault};
+use crate::scenario::{Fidelity, HsmChoice, TargetSpec};
 
 /// Why the target of a run does not come up.
 #[derive(Debug)]
@@ -33,6 +35,13 @@ impl fmt::Display for TargetError {
 }
 
 impl Error for TargetError {}
+
+impl TargetError {
+    /// An error in words.
+    pub(super) fn other(why: &str) -> Self {
+        Self(why.into())
+    }
+}
 
 impl From<EmbeddedError> for TargetError {
     fn from(error: EmbeddedError) -> Self {
@@ -77,13 +86,10 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
     let before = vault.counters();
     let start = bench.clock.now().after(LEAD);
     let measure_start = start.after(scenario.phases.warm_up);
-    let marks = Arc::new(Mutex::new(Vec::new()));
-    let faults = inject(&vault, &bench, measure_start, &marks, runtime);
-    let offered = bench.offer(&*vault, writer, start, || {
-        std::mem::take(&mut *marks.lock().unwrap_or_else(PoisonError::into_inner))
-    });
-    faults.abort();
-    let offered = offered?;
+    let injection =
+        Injection::begin(&vault, &scenario.faults, &bench.clock, measure_start, runtime);
+    let around = Around { check: GuessCheck::Fresh, injection, group_of: &|_| 0 };
+    let offered = bench.offer(&*vault, writer, start, around)?;
     let after = vault.counters();
     bench.run.device = Some(DeviceResult {
         evaluations: after.pool.evaluations - before.pool.evaluations,
@@ -163,65 +169,13 @@ fn hsm(counters: &EmbeddedCounters) -> Hsm {
     }
 }
 
-/// Does to the vault what the scenario says, each at its instant, and marks when it really did.
-fn inject(
-    vault: &Arc<EmbeddedVault>,
-    bench: &Bench<'_>,
-    measure_start: Moment,
-    marks: &Arc<Mutex<Vec<FaultMark>>>,
-    runtime: &Runtime,
-) -> tokio::task::AbortHandle {
-    let faults = bench.job.scenario.faults.clone();
-    let clock = Arc::clone(&bench.clock);
-    let marks = Arc::clone(marks);
-    let vault = Arc::clone(vault);
-    let task = runtime.spawn(async move {
-        let mut begun: Vec<FaultMark> = Vec::new();
-        for TimedFault { at, fault } in faults {
-            clock.sleep_until(measure_start.after(at)).await;
-            let at_s = clock.now().since(measure_start).as_secs_f64();
-            let ended = vault.inject(fault).await;
-            let now_s = clock.now().since(measure_start).as_secs_f64();
-            let mark = match (fault, &ended) {
-                (_, Err(why)) => FaultMark {
-                    what: format!("{} failed: {why}", words(fault)),
-                    at_s,
-                    until_s: None,
-                    recovery: None,
-                },
-                (Fault::RestartReplica(replica), Ok(())) => {
-                    let killed = words(Fault::KillReplica(replica));
-                    let open =
-                        begun.iter_mut().rfind(|one| one.what == killed && one.until_s.is_none());
-                    match open {
-                        Some(mark) => {
-                            mark.until_s = Some(now_s);
-                            mark.clone()
-                        }
-                        None => {
-                            FaultMark { what: words(fault), at_s, until_s: None, recovery: None }
-                        }
-                    }
-                }
-                (_, Ok(())) => {
-                    let mark =
-                        FaultMark { what: words(fault), at_s, until_s: None, recovery: None };
-                    begun.push(mark.clone());
-                    mark
-                }
-            };
-            marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
-        }
-    });
-    task.abort_handle()
-}
+impl Injector for EmbeddedVault {
+    async fn inject(&self, fault: Fault) -> Result<(), String> {
+        Self::inject(self, fault).await
+    }
 
-fn words(fault: Fault) -> String {
-    match fault {
-        Fault::KillReplica(replica) => format!("kill replica:{replica}"),
-        Fault::RestartReplica(replica) => format!("restart replica:{replica}"),
-        Fault::KillHsmSession(session) => format!("kill hsm-session:{session}"),
-        other => format!("{other:?}"),
+    async fn leader(&self) -> Option<u32> {
+        self.counters().leader
     }
 }
 

@@ -10,15 +10,17 @@ use vaultmark_hsm::{Clock, Moment};
 use vaultmark_targets::Target;
 
 use crate::engine::{self, Plan};
+use crate::guesses::Found;
 use crate::host;
 use crate::recorder::{Exchange, IntervalSet};
+use crate::recovery::Trace;
 
 /// Interval sets on the way, for each worker: one being filled, one being merged, one to spare
 /// while a disk write takes its time.
 const SPARES: usize = 2;
 
 /// What the sending threads took.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Effort {
     /// When the last arrival was intended to be at the latest.
     pub ended_at: Moment,
@@ -32,6 +34,10 @@ pub struct Effort {
     pub waited_for_account: u64,
     /// Time the sending threads were ready to run and not run.
     pub throttled: Option<Duration>,
+    /// What the check of guess bounds found.
+    pub found: Found,
+    /// The operations near faults.
+    pub trace: Trace,
 }
 
 /// Runs every worker of a plan against a target; each merged second goes to `each`.
@@ -69,6 +75,10 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
             all.cpu = all.cpu.zip(one.cpu).map(|(all, one)| all + one);
             all.spun += one.spun;
             all.waited_for_account += one.waited_for_account;
+            all.found.violations.extend(one.found.violations);
+            all.found.count += one.found.count;
+            all.found.unchecked += one.found.unchecked;
+            all.trace.merge(one.trace);
             all.throttled = match (all.throttled, one.throttled) {
                 (Some(all), Some(one)) => Some(all + one),
                 (one, other) => one.or(other),
@@ -97,6 +107,8 @@ fn at_work<T: Target>(
         spun: ended.spun,
         waited_for_account: ended.waited_for_account,
         throttled: waited,
+        found: ended.found,
+        trace: ended.trace,
     }
 }
 
@@ -116,8 +128,14 @@ pub fn here<T: Target, Error>(
     let exchange = Inline { each, failed: &mut failed };
     let ended = engine::run(plan.clone(), target, Arc::clone(clock), stop, exchange);
     let length = clock.now().since(start);
-    let waited_for_account = ended.waited_for_account;
-    let effort = Effort { ended_at: ended.at, length, waited_for_account, ..Effort::default() };
+    let effort = Effort {
+        ended_at: ended.at,
+        length,
+        waited_for_account: ended.waited_for_account,
+        found: ended.found,
+        trace: ended.trace,
+        ..Effort::default()
+    };
     failed.map_or(Ok(effort), Err)
 }
 

@@ -5,9 +5,12 @@
 //! bundle was begun leaves a bundle that says so.
 
 mod embedded;
+mod faults;
 pub mod measure;
 pub mod progress;
+mod remote;
 mod signals;
+mod words;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use std::time::Duration;
 use vaultmark_dashboards::{self as dashboards, ReportInput};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock, SystemClock, clock::nanos};
 use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter, Second};
-use vaultmark_results::model::{FaultMark, Instrument, Run, SCHEMA_VERSION, State};
+use vaultmark_results::model::{Instrument, Run, SCHEMA_VERSION, State};
 use vaultmark_results::slo::Time;
 use vaultmark_results::totals::{Terms, Totals, Validity};
 use vaultmark_results::{folder, units};
@@ -26,15 +29,17 @@ use vaultmark_targets::simulated::{Model, SimulatedTarget};
 use vaultmark_targets::stalled::{StalledTarget, Stalls};
 use vaultmark_targets::{Operation, Target};
 
-use crate::engine::Plan;
+use crate::engine::{GuessCheck, Plan};
 use crate::innocence::{self, TruthRun};
 use crate::recorder::{self, IntervalSet};
 use crate::scenario::{Scenario, TargetSpec};
 use crate::{chance::Chance, host};
 
 pub use embedded::TargetError;
+use faults::{Injection, Mark};
 use progress::{Mode, Progress};
 pub use signals::Stop;
+use words::{blind_spots, in_seconds, second_in_words, words_for};
 
 /// From the moment the target is ready to the first intended start. The workers come up in it and
 /// touch all the memory they will record into, some 150 MB: about 100 ms on a small machine.
@@ -133,6 +138,7 @@ pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
             bench.measure(&target)
         }
         TargetSpec::Embedded { .. } => embedded::run(bench, &runtime),
+        TargetSpec::Remote(spec) => remote::run(bench, spec, &runtime),
         TargetSpec::Simulated { .. } => simulated(job, stop),
     }
 }
@@ -176,7 +182,7 @@ impl<'a> Bench<'a> {
         if folder.join("run.json").exists() {
             return Err(BundleError::Occupied(folder).into());
         }
-        let cached = matches!(scenario.target, TargetSpec::Embedded { .. });
+        let cached = matches!(scenario.target, TargetSpec::Embedded { .. } | TargetSpec::Remote(_));
         let terms = Terms {
             shape: recorder::shape(!matches!(
                 scenario.target,
@@ -266,25 +272,29 @@ impl<'a> Bench<'a> {
     fn measure<T: Target>(mut self, target: &T) -> Result<Done, RunError> {
         let writer = self.begin()?;
         let start = self.start.unwrap_or_else(|| self.clock.now().after(LEAD));
-        let load = self.offer(target, writer, start, Vec::new)?;
+        let around =
+            Around { check: GuessCheck::Off, injection: Injection::none(), group_of: &|_| 0 };
+        let load = self.offer(target, writer, start, around)?;
         self.finish(load)
     }
 
-    /// Offers the load. `faults` tells what was injected since it was last asked.
+    /// Offers the load.
     fn offer<T: Target>(
         &mut self,
         target: &T,
         mut writer: BundleWriter,
         start: Moment,
-        mut faults: impl FnMut() -> Vec<FaultMark>,
+        around: Around<'_>,
     ) -> Result<Offered, RunError> {
         // Only where a core is to spare (an embedded target needs them all), and only where time
         // goes by while one spins.
         let spin = !self.simulated && self.bare.is_none() && host::cores() > 1;
-        let plan = Plan::of(self.job.scenario, start, 0, 1, spin);
+        let mut plan = Plan::of(self.job.scenario, start, 0, 1, spin);
+        plan.check = around.check;
+        plan.watch = faults::windows(&self.job.scenario.faults, &plan);
         let measured = (plan.measure_start(), plan.measure_end());
         let mut totals = Totals::new(self.terms.clone());
-        let mut marks: Vec<FaultMark> = Vec::new();
+        let mut marks: Vec<Mark> = Vec::new();
         let mut seconds = Vec::new();
         let mut cpu = CpuOfMeasure { last: host::process_cpu(), sum: Duration::ZERO };
         let stop = Arc::clone(&self.stop);
@@ -292,8 +302,8 @@ impl<'a> Bench<'a> {
         let (run, progress) = (&mut self.run, &mut self.progress);
         let each = |set: &IntervalSet| -> Result<(), RunError> {
             let interval = set.lend(start, measured);
-            for mark in faults() {
-                writer.mark(&mark)?;
+            for mark in around.injection.news() {
+                writer.mark(&mark.mark)?;
                 keep(&mut marks, mark);
             }
             totals.add(&interval);
@@ -308,18 +318,18 @@ impl<'a> Bench<'a> {
         } else {
             measure::threads(&plan, target, &clock, &stop.flag, each)?
         };
-        for mark in faults() {
-            writer.mark(&mark)?;
+        for mark in around.injection.news() {
+            writer.mark(&mark.mark)?;
             keep(&mut marks, mark);
         }
         run.cut_short = effort.ended_at < plan.end();
-        for mark in &marks {
-            let until = mark.until_s.map(|until| format!(", undone at {until:.2} s"));
-            let what =
-                format!("fault at {:.2} s: {}{}", mark.at_s, mark.what, until.unwrap_or_default());
-            run.warnings.push(what);
-        }
-        run.faults = marks;
+        let ended_at = effort.ended_at;
+        let load = (start, plan.phases);
+        faults::tell_recoveries(&mut marks, &effort.trace, load, ended_at, around.group_of);
+        run.faults = marks.into_iter().map(|mark| mark.mark).collect();
+        run.violations.clone_from(&effort.found.violations);
+        run.violations_count = effort.found.count;
+        run.warnings.extend(blind_spots(&effort));
         if effort.waited_for_account > 0 {
             run.warnings.push(format!(
                 "{} arrivals found every account of theirs with an attempt outstanding, and waited for one: \
@@ -349,6 +359,7 @@ impl<'a> Bench<'a> {
         let signal = self.stop.signal();
         if self.run.cut_short {
             let why = match signal {
+                _ if self.run.violations_count > 0 => "a violation ends a run: it ended",
                 Some(2) => "interrupted (SIGINT)",
                 Some(15) => "terminated (SIGTERM)",
                 _ => "stopped",
@@ -370,6 +381,16 @@ impl<'a> Bench<'a> {
         writer.finish(&bundle.run, &html)?;
         Ok(Done { run: bundle.run, folder, signal })
     }
+}
+
+/// What goes on around a load.
+struct Around<'a> {
+    /// Whether guess bounds are checked.
+    check: GuessCheck,
+    /// What is broken on purpose.
+    injection: Injection,
+    /// The consensus group of an account.
+    group_of: &'a dyn Fn(u64) -> u32,
 }
 
 /// A run's load, offered.
@@ -435,60 +456,10 @@ fn place(job: &Job<'_>, clock: &Arc<dyn Clock>) -> Result<(String, PathBuf), Run
 }
 
 /// Replaces the mark of a fault that is now undone, or adds it.
-fn keep(marks: &mut Vec<FaultMark>, mark: FaultMark) {
-    #[expect(clippy::float_cmp, reason = "the very same number, kept")]
-    let same = |one: &&mut FaultMark| one.what == mark.what && one.at_s == mark.at_s;
-    match marks.iter_mut().find(same) {
+fn keep(marks: &mut Vec<Mark>, mark: Mark) {
+    match marks.iter_mut().find(|one| one.index == mark.index) {
         Some(known) => *known = mark,
         None => marks.push(mark),
     }
-}
-
-/// What a target is, in words.
-fn words_for(target: &TargetSpec) -> String {
-    match target {
-        TargetSpec::Null => "null target: completes everything at once".to_owned(),
-        TargetSpec::Stalled { stall, .. } => {
-            format!(
-                "stalled target: answers at once, but for stalls of {}",
-                units::format_duration(nanos(*stall))
-            )
-        }
-        TargetSpec::Simulated { servers, mean, .. } => {
-            format!(
-                "simulated target: {servers} servers, {} each (modelled)",
-                units::format_duration(nanos(*mean))
-            )
-        }
-        TargetSpec::Embedded { replicas, durable, .. } => {
-            let disk = if *durable { "durable" } else { "not durable (--ephemeral)" };
-            let plural = if *replicas == 1 { "" } else { "s" };
-            format!("embedded vault, {replicas} replica{plural}, {disk}")
-        }
-    }
-}
-
-/// One second, for the progress line.
-fn second_in_words(second: &Second, plan: &Plan) -> String {
-    let at = in_seconds(second.t_s);
-    let whole = plan.end().since(plan.start).as_secs_f64();
-    let slowest = second
-        .operations
-        .get(Operation::Recover.name())
-        .and_then(|outcomes| outcomes.get("complete").and_then(|times| times.response_ns.p99));
-    let slowest = slowest.map(|ns| format!(", recover p99 {}", units::format_duration(ns)));
-    format!(
-        "{} {at} of {}: {} offered, {} ended, {} as expected{}{}",
-        second.phase.replace('_', "-"),
-        in_seconds(whole),
-        second.offered,
-        second.achieved,
-        second.good,
-        slowest.unwrap_or_default(),
-        if second.backlog > 0 { format!(", {} waiting", second.backlog) } else { String::new() },
-    )
-}
-
-fn in_seconds(seconds: f64) -> String {
-    format!("{seconds:.0} s")
+    marks.sort_by_key(|mark| mark.injected);
 }

@@ -4,13 +4,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use vaultmark_results::slo::Rule;
 use vaultmark_results::units::exact_duration;
-use vaultmark_targets::{Fault, Operation, Outcome};
+use vaultmark_targets::{EmbeddedVault, Fault, Operation, Outcome};
 
 use super::diagnostic::nearest;
 use super::reader::Mistakes;
 use super::resolve::{Typed, TypedFault};
-use super::{TargetSpec, node::quoted};
+use super::{TargetSpec, TimedFault, node::quoted};
 
 /// Notes every combination that makes no sense. What has a mistake of its own is not looked at.
 pub(super) fn check(typed: &Typed, mistakes: &mut Mistakes) {
@@ -64,42 +65,53 @@ fn faults(typed: &Typed, mistakes: &mut Mistakes) {
         exists(typed, fault, mistakes);
         in_time(typed, fault, mistakes);
     }
-    // A replica that is down cannot be killed.
+    // A replica that is down can be neither killed nor stopped.
     let mut in_order: Vec<&TypedFault> = typed.faults.iter().collect();
     in_order.sort_by_key(|fault| fault.fault.at);
     let mut down: Vec<(u32, Option<Duration>)> = Vec::new();
     for fault in in_order {
-        let Fault::KillReplica(replica) = fault.fault.fault else { continue };
-        let at = fault.fault.at;
+        let TimedFault { at, fault: what, lasts } = fault.fault;
+        let (Fault::KillReplica(replica) | Fault::PauseReplica(replica)) = what else { continue };
         let last = down.iter().rev().find(|(killed, _)| *killed == replica);
         if last.is_some_and(|(_, back)| back.is_none_or(|back| back > at)) {
             let message = format!("replica {replica} is down at {} already", exact_duration(at));
-            fault.at.wrong(message, "restart_after in the fault before it", mistakes);
+            fault.at.wrong(message, "restart_after or for in the fault before it", mistakes);
         }
-        down.push((replica, fault.restart_after.map(|after| at.saturating_add(after))));
+        down.push((replica, lasts.map(|after| at.saturating_add(after))));
     }
 }
 
 fn exists(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
     let Some(target) = &typed.target else { return };
-    let TargetSpec::Embedded { replicas, hsm_sessions, .. } = target.spec else {
-        let message = "this kind of target has nothing to kill".to_owned();
-        fault.at.wrong(message, "faults with kind = \"embedded\"", mistakes);
-        return;
+    let (replicas, hsm_sessions) = match target.spec {
+        TargetSpec::Embedded { replicas, hsm_sessions, .. } => (replicas, hsm_sessions),
+        // How many replicas it has is known once it answers.
+        TargetSpec::Remote(_) => return,
+        TargetSpec::Null | TargetSpec::Stalled { .. } | TargetSpec::Simulated { .. } => {
+            let message = "this kind of target has nothing to break".to_owned();
+            let allowed = "faults with kind = \"embedded\", or with a url";
+            fault.at.wrong(message, allowed, mistakes);
+            return;
+        }
     };
-    match fault.fault.fault {
-        Fault::KillReplica(n) | Fault::RestartReplica(n) if n > replicas => {
-            let message = format!("there is no replica {n}: the target has {replicas}");
-            fault.kill_at.wrong(message, &format!("replica:1 to replica:{replicas}"), mistakes);
-        }
-        Fault::KillHsmSession(n) => {
-            if let Some(sessions) = hsm_sessions.filter(|sessions| n > *sessions) {
-                let message = format!("there is no HSM session {n}: a replica has {sessions}");
-                let allowed = format!("hsm-session:1 to hsm-session:{sessions}");
-                fault.kill_at.wrong(message, &allowed, mistakes);
-            }
-        }
-        _ => {}
+    let what = fault.fault.fault;
+    if !EmbeddedVault::can(what) {
+        let message = format!("\"{what}\" needs replicas that are processes");
+        let allowed = "a fleet that \"vaultmark vault up\" starts, with url instead of kind";
+        fault.what_at.wrong(message, allowed, mistakes);
+        return;
+    }
+    if what.replica_max() > replicas {
+        let message =
+            format!("there is no replica {}: the target has {replicas}", what.replica_max());
+        fault.what_at.wrong(message, &format!("replica:1 to replica:{replicas}"), mistakes);
+    }
+    if let Fault::KillHsmSession(n) = what
+        && let Some(sessions) = hsm_sessions.filter(|sessions| n > *sessions)
+    {
+        let message = format!("there is no HSM session {n}: a replica has {sessions}");
+        let allowed = format!("hsm-session:1 to hsm-session:{sessions}");
+        fault.what_at.wrong(message, &allowed, mistakes);
     }
 }
 
@@ -111,14 +123,11 @@ fn in_time(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
         let message = format!("the fault at {} comes after the end", exact_duration(at));
         let allowed = format!("less than phases.measure, \"{measure}\"");
         fault.instant_at.wrong(message, &allowed, mistakes);
-    } else if let (Some(after), Some(phases)) = (fault.restart_after, &typed.phases) {
+    } else if let (Some(after), Some(phases)) = (fault.fault.lasts, &typed.phases) {
         let end = phases.measure + phases.cool_down;
         if at.saturating_add(after) >= end {
-            let message = "the replica would come back after the end of the run".to_owned();
-            let allowed = format!(
-                "at and restart_after together less than {}, or no restart_after",
-                exact_duration(end)
-            );
+            let message = "it would be undone after the end of the run".to_owned();
+            let allowed = format!("an end before {}, or none at all", exact_duration(end));
             fault.at.wrong(message, &allowed, mistakes);
         }
     }
@@ -126,6 +135,13 @@ fn in_time(typed: &Typed, fault: &TypedFault, mistakes: &mut Mistakes) {
 
 fn rules(typed: &Typed, mistakes: &mut Mistakes) {
     for slo in &typed.slos {
+        if matches!(slo.rule, Rule::TimeToRecover { .. })
+            && typed.faults_complete
+            && !typed.faults.iter().any(|fault| fault.fault.disrupts())
+        {
+            let message = "no fault disrupts anything: there is nothing to recover from".to_owned();
+            slo.at.wrong(message, "a [[faults]] with kill, pause or cut", mistakes);
+        }
         let Some(name) = slo.rule.operation() else { continue };
         let known = Operation::ALL.map(Operation::name);
         match name.parse::<Operation>() {

@@ -90,6 +90,17 @@ pub enum TargetSpec {
         /// HSM sessions a replica; `None`: the adapter's own number.
         hsm_sessions: Option<u32>,
     },
+    /// A fleet of processes behind a relay.
+    Remote(RemoteSpec),
+}
+
+/// A fleet of processes, as a scenario names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSpec {
+    /// Where its relay listens: `https://127.0.0.1:8443`. `None`: where its client file says.
+    pub url: Option<String>,
+    /// Its client file; `None`: the one that `VAULTMARK_FLEET` names.
+    pub fleet: Option<String>,
 }
 
 /// The `hsm` of a scenario, or `--hsm`.
@@ -192,13 +203,15 @@ pub enum Arrival {
     },
 }
 
-/// A fault and its instant.
+/// A fault, its instant, and how long it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedFault {
     /// From the start of the measurement phase.
     pub at: Duration,
     /// What happens.
     pub fault: Fault,
+    /// After so long it is undone; `None`: it is not.
+    pub lasts: Option<Duration>,
 }
 
 /// When the run itself is worth nothing.

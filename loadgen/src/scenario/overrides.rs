@@ -28,6 +28,8 @@ enum Place {
     Field(Vec<String>),
     /// The rate of the only load.
     OnlyRate,
+    /// A field of a target that is a fleet of processes, whatever the file's target is.
+    Fleet(&'static str),
     /// One more rule.
     Rule,
 }
@@ -86,6 +88,17 @@ impl Overrides {
         self.push(format!("{flag} {value}"), Place::OnlyRate, Given::Text(value.to_owned()));
     }
 
+    /// Aims the scenario at a fleet of processes: `--url https://127.0.0.1:8443`. What the file says
+    /// of another kind of target no longer holds.
+    pub fn url(&mut self, flag: &str, value: &str) {
+        self.push(format!("{flag} {value}"), Place::Fleet("url"), Given::Text(value.to_owned()));
+    }
+
+    /// The same by the fleet's client file: `--fleet fleet/client.toml`.
+    pub fn fleet(&mut self, flag: &str, value: &str) {
+        self.push(format!("{flag} {value}"), Place::Fleet("fleet"), Given::Text(value.to_owned()));
+    }
+
     /// Adds a rule: `--slo "recover.response.p99 < 250ms"`.
     pub fn rule(&mut self, flag: &str, rule: &str) {
         self.push(format!("{flag} {rule}"), Place::Rule, Given::Text(rule.to_owned()));
@@ -111,6 +124,10 @@ impl Overrides {
             let made = match &edit.place {
                 Place::Field(field) => set(root, field, node),
                 Place::OnlyRate => set_only_rate(root, node),
+                Place::Fleet(key) => {
+                    set_fleet(root, key, node);
+                    Ok(())
+                }
                 Place::Rule => add_rule(root, node),
             };
             mistakes.extend(made.err().map(|mistake| *mistake));
@@ -205,6 +222,15 @@ fn set_only_rate(root: &mut Node, node: Node) -> Result<(), Box<Diagnostic>> {
         return Err(Box::new(mistake));
     }
     set(root, &parts("load.1.rate"), node)
+}
+
+fn set_fleet(root: &mut Node, key: &str, node: Node) {
+    let origin = node.origin.clone();
+    let target = root.child_mut("target", &origin);
+    if let Value::Table(entries) = &mut target.value {
+        entries.retain(|entry| matches!(entry.key.as_str(), "url" | "fleet"));
+    }
+    *target.child_mut(key, &origin) = node;
 }
 
 fn add_rule(root: &mut Node, node: Node) -> Result<(), Box<Diagnostic>> {

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use toml::Value as Toml;
 use vaultmark_results::units::{exact_duration, exact_percent};
-use vaultmark_targets::Fault;
 
 use super::resolve::VERSION;
-use super::{Arrival, Popularity, Scenario, TargetSpec, TimedFault};
+use super::{Arrival, Popularity, RemoteSpec, Scenario, TargetSpec, TimedFault};
 
 impl Scenario {
     /// The scenario as TOML.
@@ -89,25 +88,32 @@ fn target(out: &mut String, target: &TargetSpec) -> fmt::Result {
             // Without it a replica takes the adapter's own number, which the machine decides.
             hsm_sessions.map_or(Ok(()), |sessions| writeln!(out, "hsm_sessions = {sessions}"))
         }
+        TargetSpec::Remote(RemoteSpec { url, fleet }) => {
+            if let Some(url) = url {
+                writeln!(out, "url = {}", text(url))?;
+            }
+            fleet.as_ref().map_or(Ok(()), |fleet| writeln!(out, "fleet = {}", text(fleet)))
+        }
     }
 }
 
-/// A restart is written with the kill before it, as it was typed.
+/// A fault in the words it was typed in: its verb is the key, the rest stands beside it.
 fn faults(out: &mut String, faults: &[TimedFault]) -> fmt::Result {
-    for (index, fault) in faults.iter().enumerate() {
-        let (victim, replica) = match fault.fault {
-            Fault::KillReplica(n) => (format!("replica:{n}"), Some(n)),
-            Fault::KillHsmSession(n) => (format!("hsm-session:{n}"), None),
-            _ => continue,
-        };
-        let (at, victim) = (duration(fault.at), text(&victim));
-        writeln!(out, "\n[[faults]]\nat = {at}\nkill = {victim}")?;
-        let restart = replica.and_then(|n| {
-            let mut later = faults[index + 1..].iter();
-            later.find(|later| later.fault == Fault::RestartReplica(n))
-        });
-        if let Some(restart) = restart {
-            writeln!(out, "restart_after = {}", duration(restart.at.saturating_sub(fault.at)))?;
+    for TimedFault { at, fault, lasts } in faults {
+        writeln!(out, "\n[[faults]]\nat = {}", duration(*at))?;
+        let words = fault.to_string();
+        let mut words = words.split(' ');
+        let (verb, object) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        writeln!(out, "{} = {}", verb.replace('-', "_"), text(object))?;
+        for word in words {
+            match word.split_once('=') {
+                Some((key, value)) => writeln!(out, "{key} = {}", text(value))?,
+                None => writeln!(out, "by = {}", text(word))?,
+            }
+        }
+        if let Some(lasts) = lasts {
+            let key = if verb == "kill" { "restart_after" } else { "for" };
+            writeln!(out, "{key} = {}", duration(*lasts))?;
         }
     }
     Ok(())

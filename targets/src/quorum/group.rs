@@ -193,6 +193,11 @@ impl Group {
         self.shared.on_runtime(replica, None).await
     }
 
+    /// Cuts every link between a replica and the others, or mends them.
+    pub fn isolate(&self, replica: u32, isolated: bool) {
+        self.shared.switchboard.isolate(replica, isolated);
+    }
+
     /// What the replicas did since the start.
     #[must_use]
     pub fn counters(&self) -> QuorumCounters {

@@ -93,7 +93,6 @@ impl Switchboard {
     }
 
     /// Cuts every way between a replica and the others, or mends them.
-    #[cfg(test)]
     pub(super) fn isolate(&self, number: u32, isolated: bool) {
         let mut lines = self.write();
         let others: Vec<u32> = lines.replicas.keys().copied().collect();

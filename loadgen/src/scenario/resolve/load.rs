@@ -1,17 +1,15 @@
-//! `[[load]]`, `[[faults]]` and `[[slo]]`: what is offered, what is broken on purpose, and what the
-//! verdict rests on.
+//! `[[load]]` and `[[slo]]`: what is offered, and what the verdict rests on.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use vaultmark_results::slo::Rule;
-use vaultmark_targets::{Fault, Operation};
+use vaultmark_targets::Operation;
 
-use super::{DAY, IN_FLIGHT_MAX, MILLISECOND, TypedFault, TypedLoad, TypedSlo, items, name};
+use super::{IN_FLIGHT_MAX, TypedLoad, TypedSlo, items, name};
 use crate::scenario::diagnostic::{Diagnostic, nearest};
 use crate::scenario::node::quoted;
 use crate::scenario::reader::{Field, Mistakes, Section};
-use crate::scenario::{Arrival, Load, TimedFault};
+use crate::scenario::{Arrival, Load};
 
 /// A million a second is what one machine can lay out and account for; what comes less often than
 /// once in eleven days never comes, since no run is longer than one.
@@ -130,49 +128,6 @@ fn mix(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Vec<(Operation, u32)
     }
     mix.sort_by_key(|(operation, _)| operation.index());
     (mistakes.len() == before && !mix.is_empty()).then_some(mix)
-}
-
-pub(super) fn fault(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedFault> {
-    let place = section.place();
-    let instant = section.require("at", "at = \"30s\"", mistakes);
-    let at = instant.as_ref().and_then(|it| it.duration(Duration::ZERO..=DAY, mistakes));
-    let victim = section.require("kill", "kill = \"replica:2\"", mistakes);
-    let kill = victim.as_ref().and_then(|field| kill(field, mistakes));
-    let restart = section.take("restart_after");
-    let restart_after = restart.as_ref().map(|field| field.duration(MILLISECOND..=DAY, mistakes));
-    section.finish("a fault", mistakes);
-    let kill = kill?;
-    if let (Fault::KillHsmSession(_), Some(field)) = (kill, &restart) {
-        let message = "an HSM session that dies is reopened by itself".to_owned();
-        field.wrong(message, "restart_after with kill = \"replica:N\"", mistakes);
-    }
-    let restart_after = restart_after.map_or(Some(None), |after| after.map(Some))?;
-    Some(TypedFault {
-        at: place,
-        instant_at: instant?.place(),
-        kill_at: victim?.place(),
-        fault: TimedFault { at: at?, fault: kill },
-        restart_after,
-    })
-}
-
-fn kill(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<Fault> {
-    let allowed = "\"replica:N\", \"hsm-session:N\", N from 1";
-    let text = field.text(allowed, mistakes)?;
-    let fault = text.split_once(':').and_then(|(what, number)| {
-        // `parse` alone would take "+2".
-        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-        let number = number.parse::<u32>().ok().filter(|number| digits && *number > 0)?;
-        match what {
-            "replica" => Some(Fault::KillReplica(number)),
-            "hsm-session" => Some(Fault::KillHsmSession(number)),
-            _ => None,
-        }
-    });
-    if fault.is_none() {
-        field.wrong(format!("{} cannot be killed", quoted(text)), allowed, mistakes);
-    }
-    fault
 }
 
 pub(super) fn slo(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedSlo> {

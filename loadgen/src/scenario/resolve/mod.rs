@@ -1,6 +1,7 @@
 //! From a scenario as typed to a scenario in which every field has its value: names, defaults and
 //! limits, table by table. Which values do not go together is in `checks.rs`.
 
+mod faults;
 mod load;
 pub(super) mod target;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use vaultmark_results::slo::Rule;
 use vaultmark_targets::Fault;
+use vaultmark_targets::fault::LinkState;
 
 use super::checks::check;
 use super::node::{Node, quoted};
@@ -16,7 +18,8 @@ use super::{
     Client, Fidelity, Load, Phases, Popularity, Population, Scenario, Stretching, TargetSpec,
     TimedFault, Validity,
 };
-use load::{fault, loads, slo};
+use faults::fault;
+use load::{loads, slo};
 use target::target;
 
 /// The version of the format that this program reads and writes.
@@ -60,15 +63,27 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
     let before = mistakes.len();
     let loads = loads(&mut root, mistakes);
     let loads_complete = mistakes.len() == before;
+    let before = mistakes.len();
     let faults = list(&mut root, "faults", mistakes, fault);
+    let faults_complete = mistakes.len() == before;
     let slos = list(&mut root, "slo", mistakes, slo);
     let validity = validity(root.section("validity", mistakes), mistakes);
     root.finish("a scenario", mistakes);
-    let typed = Typed { target, population, phases, measure, loads, loads_complete, faults, slos };
+    let typed = Typed {
+        target,
+        population,
+        phases,
+        measure,
+        loads,
+        loads_complete,
+        faults,
+        faults_complete,
+        slos,
+    };
     check(&typed, mistakes);
-    let mut faults: Vec<TimedFault> =
-        typed.faults.into_iter().flat_map(TypedFault::resolved).collect();
-    faults.sort_by_key(TimedFault::order);
+    let mut faults: Vec<TimedFault> = typed.faults.into_iter().map(|fault| fault.fault).collect();
+    // Stable: what happens at one instant happens in the order of the file.
+    faults.sort_by_key(|fault| fault.at);
     Some(Scenario {
         name: name?,
         question,
@@ -95,6 +110,8 @@ pub(super) struct Typed {
     /// Whether those are all: else what is missing from them may be in one that has mistakes.
     pub(super) loads_complete: bool,
     pub(super) faults: Vec<TypedFault>,
+    /// Whether those are all.
+    pub(super) faults_complete: bool,
     pub(super) slos: Vec<TypedSlo>,
 }
 
@@ -116,9 +133,8 @@ pub(super) struct TypedLoad {
 pub(super) struct TypedFault {
     pub(super) at: Place,
     pub(super) instant_at: Place,
-    pub(super) kill_at: Place,
+    pub(super) what_at: Place,
     pub(super) fault: TimedFault,
-    pub(super) restart_after: Option<Duration>,
 }
 
 /// A rule that is right by itself.
@@ -127,25 +143,24 @@ pub(super) struct TypedSlo {
     pub(super) rule: Rule,
 }
 
-impl TypedFault {
-    fn resolved(self) -> Vec<TimedFault> {
-        let mut faults = vec![self.fault];
-        if let (Fault::KillReplica(replica), Some(after)) = (self.fault.fault, self.restart_after) {
-            let at = self.fault.at.saturating_add(after);
-            faults.push(TimedFault { at, fault: Fault::RestartReplica(replica) });
-        }
-        faults
-    }
-}
-
 impl TimedFault {
-    /// By time; at one instant a replica comes back before anything is killed.
-    pub(super) fn order(&self) -> (Duration, u8, u32) {
+    /// Whether operations may be expected to feel it, so that how long they did is worth telling:
+    /// what slows things down has its own chart.
+    #[must_use]
+    pub const fn disrupts(&self) -> bool {
         match self.fault {
-            Fault::RestartReplica(n) => (self.at, 0, n),
-            Fault::KillReplica(n) => (self.at, 1, n),
-            Fault::KillHsmSession(n) => (self.at, 2, n),
-            _ => (self.at, 3, 0),
+            Fault::KillReplica(_)
+            | Fault::KillLeader
+            | Fault::ReplaceReplica(_)
+            | Fault::PauseReplica(_)
+            | Fault::KillHsmSession(_)
+            | Fault::Link { state: LinkState::Cut, .. } => true,
+            Fault::RestartReplica(_)
+            | Fault::ResumeReplica(_)
+            | Fault::Link { .. }
+            | Fault::SlowDisk(..)
+            | Fault::SlowHsm(..)
+            | Fault::JumpClock(..) => false,
         }
     }
 }

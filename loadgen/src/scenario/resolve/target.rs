@@ -7,7 +7,7 @@ use vaultmark_hsm::{KeyProvision, Suite, pkcs11};
 use super::{DAY, IN_FLIGHT_MAX, NANOSECOND, TIMEOUT_MAX, TypedTarget};
 use crate::scenario::node::quoted;
 use crate::scenario::reader::{Field, Mistakes, Section};
-use crate::scenario::{HsmChoice, TargetSpec};
+use crate::scenario::{HsmChoice, RemoteSpec, TargetSpec};
 
 /// A majority of more replicas than seven gains nothing that a fleet would pay for.
 const REPLICAS: [u32; 4] = [1, 3, 5, 7];
@@ -52,13 +52,8 @@ impl HsmChoice {
 pub(super) fn target(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarget> {
     let mut section =
         root.require("target", "[target] with a kind", mistakes)?.section(mistakes)?;
-    if let Some(url) = section.take("url") {
-        let message = format!(
-            "not in this version: url targets ({}) come with the networked vault",
-            url.shown()
-        );
-        url.wrong(message, "kind = \"embedded\"", mistakes);
-        return None;
+    if section.peek("url").is_some() || section.peek("fleet").is_some() {
+        return remote(section, mistakes);
     }
     let kinds = ["embedded", "null", "stalled", "simulated"];
     let kind = section.require("kind", "kind = \"embedded\"", mistakes)?;
@@ -73,6 +68,54 @@ pub(super) fn target(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<
     };
     section.finish(&format!("a target of kind \"{kind}\""), mistakes);
     Some(TypedTarget { spec: spec?, first_at })
+}
+
+/// A fleet of processes: `url`, `fleet`, or both, and nothing else. What its vault is made of stands
+/// in its own files.
+fn remote(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarget> {
+    let url = section.take("url");
+    let address = url.as_ref().map(|field| self::url(field, mistakes));
+    let fleet = section.take("fleet");
+    let path = fleet.as_ref().map(|field| {
+        let text = field.text("the path of a client file", mistakes)?;
+        if text.is_empty() {
+            field.wrong("an empty path".to_owned(), "fleet = \"fleet/client.toml\"", mistakes);
+            return None;
+        }
+        Some(text.to_owned())
+    });
+    if let Some(kind) = section.take("kind") {
+        let message = format!("kind {} beside a url: a target is one or the other", kind.shown());
+        kind.wrong(message, "either kind, or url and fleet", mistakes);
+    }
+    section.finish("a target with a url", mistakes);
+    let url = address.map_or(Some(None), |url| url.map(Some))?;
+    let fleet = path.map_or(Some(None), |fleet| fleet.map(Some))?;
+    Some(TypedTarget { spec: TargetSpec::Remote(RemoteSpec { url, fleet }), first_at: None })
+}
+
+/// An address of this machine. Load that goes elsewhere is an attack unless its owner agreed, and a
+/// scenario cannot know.
+fn url(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<String> {
+    let allowed = "\"https://127.0.0.1:8443\", or http:// where the relay speaks plaintext";
+    let text = field.text(allowed, mistakes)?;
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        field.wrong(format!("{} is not a URL", quoted(text)), allowed, mistakes);
+        return None;
+    };
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.path() != "/" {
+        let message = format!("{} is not http(s)://host:port and nothing more", quoted(text));
+        field.wrong(message, allowed, mistakes);
+        return None;
+    }
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !loopback && host != "localhost" {
+        let message = format!("{} is not this machine: load is offered to it alone", quoted(host));
+        field.wrong(message, "localhost, 127.0.0.1 or [::1]", mistakes);
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn stalled(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TargetSpec> {

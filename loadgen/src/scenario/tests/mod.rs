@@ -92,12 +92,9 @@ fn a_short_scenario_has_every_field() {
         backlog: 10_000,
     };
     assert_eq!(scenario.loads, [load]);
-    let [thirty, forty] = [30, 40].map(Duration::from_secs);
-    let faults = [
-        TimedFault { at: thirty, fault: Fault::KillReplica(2) },
-        TimedFault { at: forty, fault: Fault::RestartReplica(2) },
-    ];
-    assert_eq!(scenario.faults, faults);
+    let [ten, thirty] = [10, 30].map(Duration::from_secs);
+    let fault = TimedFault { at: thirty, fault: Fault::KillReplica(2), lasts: Some(ten) };
+    assert_eq!(scenario.faults, [fault]);
     assert_eq!(scenario.slos.len(), 1);
     assert_eq!(scenario.validity, Validity::default());
 }
@@ -127,8 +124,22 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind = \"embedded\"",
         "url = \"https://host:8443\"",
-        "5:7 target.url: not in this version: url targets (\"https://host:8443\") come with the \
-         networked vault",
+        "5:7 target.url: \"host\" is not this machine: load is offered to it alone",
+    ),
+    (
+        "kind = \"embedded\"",
+        "url = \"ftp://127.0.0.1\"",
+        "5:7 target.url: \"ftp://127.0.0.1\" is not http(s)://host:port and nothing more",
+    ),
+    (
+        "kind = \"embedded\"",
+        "url = \"https://127.0.0.1:8443\"\nkind = \"embedded\"",
+        "6:8 target.kind: kind \"embedded\" beside a url: a target is one or the other",
+    ),
+    (
+        "kind = \"embedded\"",
+        "fleet = \"client.toml\"\nreplicas = 3",
+        "6:1 target.replicas: unknown field \"replicas\": a target with a url has no such field",
     ),
     (
         "kind = \"embedded\"",
@@ -214,18 +225,64 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "14:1 load.people: two loads are called \"people\"",
     ),
     ("replica:2", "replica:4", "16:8 faults.1.kill: there is no replica 4: the target has 3"),
-    ("replica:2", "replica:0", "16:8 faults.1.kill: \"replica:0\" cannot be killed"),
+    ("replica:2", "replica:0", "16:8 faults.1.kill: \"replica:0\" is not replica:N, with N from 1"),
     (
         "replica:2",
         "hsm-session:1",
         "17:17 faults.1.restart_after: an HSM session that dies is reopened by itself",
     ),
     ("\"30s\"", "\"60s\"", "15:6 faults.1.at: the fault at 60s comes after the end"),
-    ("\"10s\"", "\"35s\"", "14:1 faults.1: the replica would come back after the end of the run"),
+    ("\"10s\"", "\"35s\"", "14:1 faults.1: it would be undone after the end of the run"),
+    (
+        "kill = \"replica:2\"\nrestart_after",
+        "pause = \"replica:2\"\nfor",
+        "16:9 faults.1.pause: \"pause replica:2\" needs replicas that are processes",
+    ),
+    (
+        "kill = \"replica:2\"\nrestart_after",
+        "cut = \"replica:2->replica:2\"\nfor",
+        "16:7 faults.1.cut: \"replica:2->replica:2\": a replica has no link to itself",
+    ),
+    (
+        "kill = \"replica:2\"\nrestart_after",
+        "cut = \"replica:2\"\nrestart_after",
+        "17:1 faults.1.restart_after: unknown field \"restart_after\": a fault of kind \"cut\" has no \
+         such field",
+    ),
+    (
+        "kill = \"replica:2\"\nrestart_after = \"10s\"\n",
+        "",
+        "14:1 faults.1: nothing says what happens",
+    ),
+    (
+        "kill = \"replica:2\"\nrestart_after = \"10s\"\n",
+        "slow_disk = \"replica:1\"\n",
+        "14:1 faults.1.by: missing field \"by\"",
+    ),
+    (
+        "kill = \"replica:2\"\nrestart_after = \"10s\"\n",
+        "degrade = \"replica:1\"\n",
+        "14:1 faults.1: degraded by how much?",
+    ),
+    (
+        "restart_after = \"10s\"\n",
+        "cut = \"replica:1\"\n",
+        "16:1 faults.1.kill: kill and cut in one fault",
+    ),
+    (
+        "recover.response.p99 < 250ms",
+        "run.time_to_recover < 0ms",
+        "19:8 slo.1.rule: \"run.time_to_recover < 0ms\": nothing takes less than 0ms: it could never hold",
+    ),
     (
         "[[slo]]",
         "[[faults]]\nat = \"35s\"\nkill = \"replica:2\"\n[[slo]]",
         "18:1 faults.2: replica 2 is down at 35s already",
+    ),
+    (
+        "[[faults]]\nat = \"30s\"\nkill = \"replica:2\"\nrestart_after = \"10s\"\n[[slo]]\nrule = \"recover.response.p99 < 250ms\"",
+        "[[slo]]\nrule = \"run.time_to_recover < 1s\"",
+        "15:8 slo.1.rule: no fault disrupts anything: there is nothing to recover from",
     ),
     (
         "recover.response.p99",
@@ -281,6 +338,18 @@ fn other_targets_have_fields_of_their_own() {
     };
     let [second, two] = [1, 2].map(Duration::from_secs);
     check("kind = \"null\"", Ok(TargetSpec::Null));
+    let remote = |url: Option<&str>, fleet: Option<&str>| {
+        let text = |text: &str| text.to_owned();
+        Ok(TargetSpec::Remote(RemoteSpec { url: url.map(text), fleet: fleet.map(text) }))
+    };
+    let url = "https://127.0.0.1:8443";
+    check("url = \"https://127.0.0.1:8443\"", remote(Some(url), None));
+    check("url = \"http://[::1]:80/\"", remote(Some("http://[::1]:80/"), None));
+    check("fleet = \"f/client.toml\"", remote(None, Some("f/client.toml")));
+    check(
+        "url = \"https://127.0.0.1:8443\"\nfleet = \"client.toml\"",
+        remote(Some(url), Some("client.toml")),
+    );
     check(
         "kind = \"stalled\"\nstall = \"1s\"",
         Ok(TargetSpec::Stalled { stall: second, every: None, first: Duration::ZERO }),
@@ -311,6 +380,44 @@ fn other_targets_have_fields_of_their_own() {
         Err("6:1 target.replicas: unknown field \"replicas\": a target of kind \"null\" has no \
              such field"),
     );
+}
+
+/// Every fault there is, as typed and as it is injected.
+#[test]
+fn faults_are_typed_in_the_words_of_the_vault() {
+    use std::time::Duration as D;
+    let check = |typed: &str, words: &str, lasts: Option<D>| {
+        let text = changed("kind = \"embedded\"", "url = \"https://127.0.0.1:8443\"");
+        let (before, after) = text.split_once("kill = ").expect("there is a fault");
+        let rest = after.split_once("[[slo]]").expect("a rule follows").1;
+        let text = format!("{before}{typed}\n[[slo]]{rest}");
+        let scenario = resolve(&text, &Overrides::default())
+            .unwrap_or_else(|mistakes| panic!("{typed}: {mistakes}"));
+        let fault = scenario.faults[0];
+        assert_eq!((fault.fault.to_string().as_str(), fault.lasts), (words, lasts));
+        let again = resolve(&scenario.to_toml(), &Overrides::default());
+        assert_eq!(again.map_err(|mistakes| mistakes.to_string()), Ok(scenario));
+    };
+    let two = Some(D::from_secs(2));
+    check("kill = \"leader\"\nrestart_after = \"2s\"", "kill leader", two);
+    check("kill = \"hsm-session:1\"", "kill hsm-session:1", None);
+    check("replace = \"replica:2\"", "replace replica:2", None);
+    check("pause = \"replica:2\"\nfor = \"2s\"", "pause replica:2", two);
+    check("cut = \"replica:1->replica:2\"\nfor = \"2s\"", "cut replica:1->replica:2", two);
+    check("cut = \"->replica:2\"", "cut ->replica:2", None);
+    check(
+        "degrade = \"all\"\nloss = \"0.5%\"\nfor = \"2s\"",
+        "degrade all delay=0ms loss=0.5%",
+        two,
+    );
+    check(
+        "slow_disk = \"replica:1\"\nby = \"20ms\"\nfor = \"2s\"",
+        "slow-disk replica:1 20ms",
+        two,
+    );
+    check("slow_hsm = \"replica:1\"\nby = \"5ms\"", "slow-hsm replica:1 5ms", None);
+    check("clock_jump = \"replica:1\"\nby = \"1h\"\nfor = \"2s\"", "clock-jump replica:1 +1h", two);
+    check("clock_jump = \"replica:1\"\nby = \"-90s\"", "clock-jump replica:1 -90s", None);
 }
 
 #[test]
@@ -361,8 +468,19 @@ fn the_command_line_changes_what_the_file_says() {
         it.population.popularity = Popularity::Zipf(1.1);
     });
     check(&set("faults.1.restart_after=1s"), &|it| {
-        it.faults[1].at = Duration::from_secs(31);
+        it.faults[0].lasts = Some(Duration::from_secs(1));
     });
+    let remote = |url: Option<&str>, fleet: Option<&str>| {
+        let text = |text: &str| text.to_owned();
+        TargetSpec::Remote(RemoteSpec { url: url.map(text), fleet: fleet.map(text) })
+    };
+    let url = "http://127.0.0.1:80";
+    check(&|it| it.url("--url", url), &|it| it.target = remote(Some(url), None));
+    let both = |it: &mut Overrides| {
+        it.url("--url", url);
+        it.fleet("--fleet", "f.toml");
+    };
+    check(&both, &|it| it.target = remote(Some(url), Some("f.toml")));
 }
 
 #[test]

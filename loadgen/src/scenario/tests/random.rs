@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use vaultmark_hsm::KeyProvision;
 use vaultmark_results::slo::Rule;
+use vaultmark_targets::fault::{LinkState, Way};
 
 use super::*;
 
@@ -113,6 +114,10 @@ fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFau
     .into_iter()
     .flat_map(|hsm| hsm.suites().iter().map(move |suite| (hsm.clone(), *suite)))
     .collect();
+    let third = move |dice: u64| {
+        let ns = u64::try_from(measure.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(dice % (ns / 3).max(1))
+    };
     let embedded = (
         prop::sample::select(&[1_u32, 3, 5, 7]),
         any::<bool>(),
@@ -121,27 +126,45 @@ fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFau
         prop::array::uniform4(0..=u64::MAX),
     )
         .prop_map(move |(replicas, durable, (hsm, suite), hsm_sessions, dice)| {
-            let ns = u64::try_from(measure.as_nanos()).unwrap_or(u64::MAX);
-            let third = Duration::from_nanos(dice[0] % (ns / 3).max(1));
+            let at = third(dice[0]);
             let mut faults = Vec::new();
             let replica = u32::try_from(dice[1] % u64::from(replicas)).unwrap_or(0) + 1;
+            let kill = Fault::KillReplica(replica);
+            let millisecond = Duration::from_millis(1);
+            let back = at + millisecond;
+            let lasts = (dice[2] % 4 > 1 && back < measure).then_some(millisecond);
             if dice[2] % 4 > 0 {
-                faults.push(TimedFault { at: third, fault: Fault::KillReplica(replica) });
+                faults.push(TimedFault { at, fault: kill, lasts });
             }
-            let back = third + Duration::from_millis(1);
-            if dice[2] % 4 > 1 && back < measure {
-                faults.push(TimedFault { at: back, fault: Fault::RestartReplica(replica) });
-                if dice[2] % 4 > 2 {
-                    faults.push(TimedFault { at: back, fault: Fault::KillReplica(replica) });
-                }
+            if dice[2] % 4 > 2 && lasts.is_some() {
+                faults.push(TimedFault { at: back, fault: kill, lasts: None });
             }
             if dice[3] % 2 > 0 {
-                faults.push(TimedFault { at: third, fault: Fault::KillHsmSession(1) });
+                let fault = Fault::KillHsmSession(1);
+                faults.push(TimedFault { at, fault, lasts: None });
             }
-            faults.sort_by_key(TimedFault::order);
+            faults.sort_by_key(|fault| fault.at);
             let suite = Some(suite);
             (TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions }, faults)
         });
+    let addresses = (0..3_u8, "[a-z/ \"\\\\]{1,9}").prop_map(|(which, path)| {
+        let url = (which > 0).then(|| "https://127.0.0.1:8443".to_owned());
+        let fleet = (which < 2).then_some(path);
+        TargetSpec::Remote(RemoteSpec { url, fleet })
+    });
+    let remote =
+        (addresses, prop::collection::vec((any_fault(), any::<u64>(), any::<bool>()), 0..4))
+            .prop_map(move |(target, drawn)| {
+                let timed = |(fault, dice, ends): (Fault, u64, bool)| {
+                    let at = third(dice);
+                    let ends =
+                        ends && fault.undo().is_some() && at + Duration::from_millis(1) < measure;
+                    TimedFault { at, fault, lasts: ends.then_some(Duration::from_millis(1)) }
+                };
+                let mut faults: Vec<TimedFault> = drawn.into_iter().map(timed).collect();
+                faults.sort_by_key(|fault| fault.at);
+                (target, faults)
+            });
     let stalled = (1_u64..1_000, prop::option::of(1_u64..1_000)).prop_map(|(stall, gap)| {
         let every = gap.map(|gap| Duration::from_millis(stall + gap));
         let stall = Duration::from_millis(stall);
@@ -153,7 +176,33 @@ fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFau
             (TargetSpec::Simulated { servers, mean, sigma, failures }, Vec::new())
         },
     );
-    prop_oneof![3 => embedded, 1 => stalled, 1 => simulated, 1 => Just((TargetSpec::Null, Vec::new()))]
+    let null = Just((TargetSpec::Null, Vec::new()));
+    prop_oneof![3 => embedded, 2 => remote, 1 => stalled, 1 => simulated, 1 => null]
+}
+
+/// Faults that a scenario may name and that go with one another in any order.
+fn any_fault() -> impl Strategy<Value = Fault> {
+    let time = || (1_u64..100_000_000_000).prop_map(Duration::from_nanos);
+    let way = prop_oneof![
+        Just(Way::All),
+        (1_u32..9).prop_map(Way::Around),
+        (1_u32..9).prop_map(Way::From),
+        (1_u32..9).prop_map(Way::To),
+        (1_u32..5, 5_u32..9).prop_map(|(from, to)| Way::Between(from, to)),
+    ];
+    let state = prop_oneof![
+        Just(LinkState::Cut),
+        (time(), 0_u32..=1_000_000)
+            .prop_map(|(delay, loss_ppm)| LinkState::Degraded { delay, loss_ppm }),
+    ];
+    prop_oneof![
+        Just(Fault::KillLeader),
+        (1_u32..9).prop_map(Fault::ReplaceReplica),
+        (way, state).prop_map(|(way, state)| Fault::Link { way, state }),
+        (1_u32..9, time()).prop_map(|(replica, time)| Fault::SlowDisk(replica, time)),
+        (1_u32..9, time()).prop_map(|(replica, time)| Fault::SlowHsm(replica, time)),
+        (1_u32..9, 1_i64..86_400_000).prop_map(|(replica, ms)| Fault::JumpClock(replica, -ms)),
+    ]
 }
 
 fn rules(operations: Vec<Operation>) -> impl Strategy<Value = Rule> {
