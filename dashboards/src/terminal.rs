@@ -25,6 +25,7 @@ pub fn terminal_summary(run: &Run, width: usize, color: bool) -> String {
     verdict(&mut page, run);
     slos(&mut page, run);
     operations(&mut page, run);
+    faults(&mut page, run);
     stages(&mut page, run);
     instrument(&mut page, run);
     page.text
@@ -131,6 +132,7 @@ fn verdict(page: &mut Page, run: &Run) {
         let start = if n == 0 { start.clone() } else { " ".repeat(indent) };
         page.wrapped(&start, indent, &plain(reason));
     }
+    violation(page, run, indent);
     let mut title = format!("{} · {}", plain(&run.scenario), plain(&run.target));
     if let Some(hsm) = &run.hsm {
         title.push_str(&format!(" · {} ({})", plain(&hsm.device), plain(&hsm.provision)));
@@ -141,6 +143,27 @@ fn verdict(page: &mut Page, run: &Run) {
         page.wrapped(&format!("  {start}"), 4, &plain(&warning));
     }
     page.line("");
+}
+
+/// The operations of the first violation: who has to explain it begins there.
+fn violation(page: &mut Page, run: &Run, indent: usize) {
+    let Some(first) = run.violations.first() else { return };
+    for operation in &first.operations {
+        let text = format!(
+            "{} {} sent at {}, {} at {}{}",
+            operation.operation,
+            operation.number,
+            format_duration(operation.sent_ns),
+            operation.outcome.replace('_', " "),
+            format_duration(operation.completed_ns),
+            if operation.seen.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", operation.seen.join(", "))
+            }
+        );
+        page.wrapped(&" ".repeat(indent), indent + 2, &plain(&text));
+    }
 }
 
 fn slos(page: &mut Page, run: &Run) {
@@ -221,6 +244,18 @@ fn operation_rows(
     if never > 0 {
         rows.push((RED, vec!["  without an outcome".to_owned(), format_count(never)]));
     }
+}
+
+fn faults(page: &mut Page, run: &Run) {
+    if run.faults.is_empty() {
+        return;
+    }
+    let head = page.paint("faults", FAINT);
+    page.line(&format!("  {head}"));
+    for fault in &run.faults {
+        page.wrapped("  ", 4, &plain(&words::fault(fault)));
+    }
+    page.line("");
 }
 
 fn stages(page: &mut Page, run: &Run) {

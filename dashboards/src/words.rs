@@ -1,7 +1,9 @@
 //! Figures and names in words, the same in the report and on the terminal. The digits themselves
 //! are written by `results::units`.
 
-use vaultmark_results::model::{Instrument, OperationResult, Quantiles, Run, SloResult, State};
+use vaultmark_results::model::{
+    FaultMark, Instrument, OperationResult, Quantiles, Recovery, Run, SloResult, State,
+};
 use vaultmark_results::slo::{Rule, Statistic};
 use vaultmark_results::units::{
     exact_percent, format_count, format_duration, format_rate, format_share,
@@ -232,6 +234,42 @@ impl SloWords {
             },
         }
     }
+}
+
+/// A fault and what became of it, in words: "kill leader at 10.0 s, undone at 20.0 s: recovered in
+/// 412 ms, longest gap 400 ms, 3 failed".
+pub(crate) fn fault(fault: &FaultMark) -> String {
+    let until = fault.until_s.map_or_else(String::new, |s| format!(", undone at {}", seconds(s)));
+    let begun = format!("{} at {}{until}", fault.what, seconds(fault.at_s));
+    let Some(recovery) = &fault.recovery else { return begun };
+    let failed = match recovery.failed {
+        0 => String::new(),
+        failed => format!(", {} failed", format_count(failed)),
+    };
+    let gap = format_duration(recovery.longest_gap_ns);
+    match recovery.time_to_recover_ns {
+        Some(0) => format!("{begun}: not felt"),
+        Some(_) => {
+            let time = time_to_recover(recovery);
+            format!("{begun}: recovered in {time}, longest gap {gap}{failed}")
+        }
+        None => format!("{begun}: never recovered, longest gap {gap}{failed}"),
+    }
+}
+
+/// A time to recover, in words.
+pub(crate) fn time_to_recover(recovery: &Recovery) -> String {
+    match recovery.time_to_recover_ns {
+        Some(0) => "not felt".to_owned(),
+        Some(ns) => format_duration(ns),
+        None => INFINITE.to_owned(),
+    }
+}
+
+/// The longest time to recover of all faults that have one; `None` if none has.
+pub(crate) fn longest_recovery(run: &Run) -> Option<Recovery> {
+    let recoveries = run.faults.iter().filter_map(|fault| fault.recovery);
+    recoveries.max_by_key(|one| one.time_to_recover_ns.unwrap_or(u64::MAX))
 }
 
 /// The operation people ask for first: `recover`, else the one with the most arrivals.

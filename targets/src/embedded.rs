@@ -124,7 +124,7 @@ impl EmbeddedVault {
     }
 
     /// Whether something can be done to a vault in one process: its replicas die and come back, their
-    /// links are cut and mended, HSM sessions are lost.
+    /// links are cut and mended, HSM sessions are lost. Who leads, and dies as leader, the caller knows.
     #[must_use]
     pub const fn can(fault: Fault) -> bool {
         matches!(
@@ -308,10 +308,6 @@ impl Inner {
 
     async fn inject(&self, fault: Fault, handle: &Handle) -> Result<(), String> {
         let none = |replica| format!("there is no replica {replica}");
-        let fault = match fault {
-            Fault::KillLeader => Fault::KillReplica(self.group.leader().ok_or("no replica leads")?),
-            fault => fault,
-        };
         match fault {
             Fault::KillReplica(replica) => {
                 self.slot(replica).ok_or_else(|| none(replica))?.kill();

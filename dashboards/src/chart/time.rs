@@ -290,6 +290,13 @@ fn bands(
             vec![(fault.at_s, y.start), (fault.at_s, y.end)],
             super::canvas::wide(FAULT, 1.2),
         )])?;
+        // A band has two edges; one without an end has none to the right.
+        if fault.until_s.is_some() {
+            chart.draw_series([plotters::element::PathElement::new(
+                vec![(to, y.start), (to, y.end)],
+                super::canvas::wide(FAULT, 0.6),
+            )])?;
+        }
         // The name stands above the plot, clear of the lines, unless another stands there.
         let name = shortened(&fault.what, 20);
         let width = i32::try_from(name.chars().count()).unwrap_or(20) * 7;

@@ -58,7 +58,8 @@ impl From<askama::Error> for ReportError {
 /// Drawing or writing failed; both happen in memory, so neither is expected.
 pub fn report_html(input: &ReportInput) -> Result<String, ReportError> {
     let run = &input.run;
-    let mut sections = vec![results::operations(run)];
+    let mut sections: Vec<Section> = results::violations(run).into_iter().collect();
+    sections.push(results::operations(run));
     sections.extend(results::curves(input)?);
     sections.extend(results::over_time(input)?);
     sections.extend(results::stages(run)?);

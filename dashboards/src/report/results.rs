@@ -60,6 +60,15 @@ pub(super) fn tiles(run: &Run) -> Vec<Tile> {
         (share, format!("{} of {}", format_count(unexpected), format_count(intended)))
     };
     tiles.push(tile("unexpected", figure, detail));
+    if let Some(recovery) = words::longest_recovery(run) {
+        let gap = format_duration(recovery.longest_gap_ns);
+        let figure = words::time_to_recover(&recovery);
+        tiles.push(tile(
+            "time to recover",
+            figure,
+            format!("the longest; without a success {gap}"),
+        ));
+    }
     tiles
 }
 
@@ -161,19 +170,78 @@ pub(super) fn over_time(input: &ReportInput) -> Result<Option<Section>, ChartErr
         }
     }
     if !input.run.faults.is_empty() {
-        let mut table =
-            Table::new("Faults the scenario injected", "words", &["Fault", "#From", "#To"]);
-        for fault in &input.run.faults {
-            let until = fault.until_s.map_or_else(|| "the end".to_owned(), words::seconds);
-            table.row(
-                "",
-                vec![fault.what.clone().into(), words::seconds(fault.at_s).into(), until.into()],
-            );
-        }
-        section = section.with(Block::Heading("Faults".to_owned())).with(Block::Table(table));
+        let table = faults(&input.run);
+        section = section
+            .with(Block::Heading("Faults".to_owned()))
+            .text(
+                "Bands in the charts above. Time to recover is from the injection until an operation \
+                 asked for after it had succeeded, after which, for a second, nobody failed and no \
+                 two successes were unusually far apart: by the operations' own times, not by what \
+                 the target says of itself.",
+            )
+            .with(Block::Table(table));
     }
     Ok(Some(section))
 }
+
+fn faults(run: &Run) -> Table {
+    let mut table = Table::new(
+        "Faults the scenario injected",
+        "words",
+        &["Fault", "#From", "#To", "#Time to recover", "#Longest gap", "#Failed"],
+    );
+    for fault in &run.faults {
+        let until = fault.until_s.map_or_else(|| "the end".to_owned(), words::seconds);
+        let mut cells: Vec<Cell> =
+            vec![fault.what.clone().into(), words::seconds(fault.at_s).into(), until.into()];
+        cells.extend(match &fault.recovery {
+            None => [NONE, NONE, NONE].map(Cell::from),
+            Some(recovery) => [
+                words::time_to_recover(recovery).into(),
+                format_duration(recovery.longest_gap_ns).into(),
+                format_count(recovery.failed).into(),
+            ],
+        });
+        table.row("", cells);
+    }
+    table
+}
+
+/// What the vault did that it must never do; `None` if it did not.
+pub(super) fn violations(run: &Run) -> Option<Section> {
+    if run.violations.is_empty() {
+        return None;
+    }
+    let mut section = Section::new("violations", "Violations").text(format!(
+        "{} in all, from what the generator itself sent and saw. Times are from the start of the run.",
+        words::counted(run.violations_count, "violation", "violations")
+    ));
+    for violation in run.violations.iter().take(VIOLATIONS_SHOWN_MAX) {
+        let mut table = Table::new(
+            format!("Operations of account {}", violation.account),
+            "figures",
+            &["Operation", "#Number", "Outcome", "Seen", "#Sent", "#Completed"],
+        );
+        for operation in &violation.operations {
+            table.row(
+                "",
+                vec![
+                    operation.operation.clone().into(),
+                    format_count(operation.number).into(),
+                    operation.outcome.replace('_', " ").into(),
+                    operation.seen.join(", ").into(),
+                    format_duration(operation.sent_ns).into(),
+                    format_duration(operation.completed_ns).into(),
+                ],
+            );
+        }
+        section = section.with(Block::Heading(violation.what.clone())).with(Block::Table(table));
+    }
+    Some(section)
+}
+
+/// So many violations are shown with their operations; run.json has more.
+const VIOLATIONS_SHOWN_MAX: usize = 10;
 
 pub(super) fn stages(run: &Run) -> Result<Option<Section>, ChartError> {
     let mut section = Section::new("stages", "Where the time goes").text(

@@ -8,7 +8,7 @@ use vaultmark_dashboards::ReportInput;
 use vaultmark_results::hist::{new_histogram, record};
 use vaultmark_results::interval::Window;
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, Instrument, Provenance, Quantiles, QuorumResult, Run,
+    DeviceResult, FaultMark, Hsm, Instrument, Provenance, Quantiles, QuorumResult, Recovery, Run,
     SCHEMA_VERSION, StallTruth, State,
 };
 use vaultmark_results::{
@@ -360,7 +360,11 @@ impl Sample {
                 what: "pause replica:1".to_owned(),
                 at_s: f64::from(u32::try_from(from).expect("small")),
                 until_s: Some(f64::from(u32::try_from(to).expect("small"))),
-                recovery: None,
+                recovery: Some(Recovery {
+                    time_to_recover_ns: Some(2_041_000_000),
+                    longest_gap_ns: 2_003_000_000,
+                    failed: 12,
+                }),
             })
             .into_iter()
             .collect()

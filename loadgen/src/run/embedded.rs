@@ -37,6 +37,11 @@ impl fmt::Display for TargetError {
 impl Error for TargetError {}
 
 impl TargetError {
+    /// An error of a target's own.
+    pub(super) fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+
     /// An error in words.
     pub(super) fn other(why: &str) -> Self {
         Self(why.into())
@@ -170,12 +175,14 @@ fn hsm(counters: &EmbeddedCounters) -> Hsm {
 }
 
 impl Injector for EmbeddedVault {
-    async fn inject(&self, fault: Fault) -> Result<(), String> {
-        Self::inject(self, fault).await
-    }
-
-    async fn leader(&self) -> Option<u32> {
-        self.counters().leader
+    async fn inject(&self, fault: Fault) -> Result<Fault, String> {
+        let fault = match fault {
+            Fault::KillLeader => {
+                Fault::KillReplica(self.counters().leader.ok_or("no replica leads")?)
+            }
+            fault => fault,
+        };
+        Self::inject(self, fault).await.map(|()| fault)
     }
 }
 

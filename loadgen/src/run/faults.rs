@@ -20,11 +20,9 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// What faults are done to.
 pub(super) trait Injector: fmt::Debug + Send + Sync + 'static {
-    /// Does it; the future ends when it is done.
-    fn inject(&self, fault: Fault) -> impl Future<Output = Result<(), String>> + Send;
-
-    /// The replica that leads the first group.
-    fn leader(&self) -> impl Future<Output = Option<u32>> + Send;
+    /// Does it; the future ends when it is done. What was done, by its own name: who kills the leader
+    /// kills some replica.
+    fn inject(&self, fault: Fault) -> impl Future<Output = Result<Fault, String>> + Send;
 }
 
 /// A fault as it was injected.
@@ -105,16 +103,14 @@ impl<I: Injector> One<I> {
     async fn run(self) {
         let TimedFault { at, fault, lasts } = self.timed;
         self.clock.sleep_until(self.measure_start.after(at)).await;
-        // The leader at this instant, so that the same replica can be started again.
-        let (fault, what) = match fault {
-            Fault::KillLeader => match self.target.leader().await {
-                Some(leader) => (Fault::KillReplica(leader), format!("{fault} (replica:{leader})")),
-                None => (fault, fault.to_string()),
-            },
-            fault => (fault, fault.to_string()),
-        };
         let injected = self.clock.now();
         let ended = self.target.inject(fault).await;
+        let what = match &ended {
+            Ok(Fault::KillReplica(leader)) if fault == Fault::KillLeader => {
+                format!("{fault} (replica:{leader})")
+            }
+            _ => fault.to_string(),
+        };
         let mut mark = Mark {
             mark: FaultMark {
                 what,
@@ -126,15 +122,18 @@ impl<I: Injector> One<I> {
             disrupts: ended.is_ok() && self.timed.disrupts(),
             index: self.index,
         };
-        if let Err(why) = ended {
-            mark.mark.what = format!("{} failed: {why}", mark.mark.what);
-            return self.tell(mark);
-        }
+        let done = match ended {
+            Ok(done) => done,
+            Err(why) => {
+                mark.mark.what = format!("{} failed: {why}", mark.mark.what);
+                return self.tell(mark);
+            }
+        };
         self.tell(mark.clone());
-        let (Some(lasts), Some(undo)) = (lasts, fault.undo()) else { return };
+        let (Some(lasts), Some(undo)) = (lasts, done.undo()) else { return };
         self.clock.sleep_until(self.measure_start.after(at).after(lasts)).await;
         match self.target.inject(undo).await {
-            Ok(()) => {
+            Ok(_) => {
                 let now = self.clock.now();
                 mark.mark.until_s = Some(now.since(self.measure_start).as_secs_f64());
             }

@@ -6,6 +6,7 @@
 
 mod embedded;
 mod faults;
+mod ledger;
 pub mod measure;
 pub mod progress;
 mod remote;
@@ -286,9 +287,11 @@ impl<'a> Bench<'a> {
         start: Moment,
         around: Around<'_>,
     ) -> Result<Offered, RunError> {
-        // Only where a core is to spare (an embedded target needs them all), and only where time
+        // Only where a core is to spare (a vault on this machine needs them all), and only where time
         // goes by while one spins.
-        let spin = !self.simulated && self.bare.is_none() && host::cores() > 1;
+        let target_spec = &self.job.scenario.target;
+        let alone = matches!(target_spec, TargetSpec::Null | TargetSpec::Stalled { .. });
+        let spin = alone && host::cores() > 1;
         let mut plan = Plan::of(self.job.scenario, start, 0, 1, spin);
         plan.check = around.check;
         plan.watch = faults::windows(&self.job.scenario.faults, &plan);

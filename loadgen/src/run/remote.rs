@@ -1,15 +1,307 @@
-//! A run against a fleet of processes.
+//! A run against a fleet of processes: find it, register what is missing of its population, measure it,
+//! do to it what the scenario says, and ask it what it did. Its processes are somebody else's.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::runtime::Runtime;
+use vaultmark_hsm::Moment;
+use vaultmark_results::model::{DeviceResult, Hsm, Quantiles, QuorumResult};
+use vaultmark_results::units;
+use vaultmark_targets::fleet::control::{Control, FleetStatus, ProcessStatus};
+use vaultmark_targets::fleet::group_of;
+use vaultmark_targets::remote::{ClientFile, RemoteConfig, RemoteError, RemoteVault, parse_url};
+use vaultmark_targets::{Fault, Fidelity as ClientFidelity};
 
-use super::{Bench, Done, RunError, TargetError};
-use crate::scenario::RemoteSpec;
+use super::faults::{Injection, Injector};
+use super::ledger::{Ledger, LedgerError};
+use super::{Around, Bench, Done, LEAD, RunError, TargetError};
+use crate::engine::GuessCheck;
+use crate::scenario::{Fidelity, RemoteSpec, Scenario};
+
+/// Names the client file of the fleet that is meant where nothing else does.
+const FLEET_VARIABLE: &str = "VAULTMARK_FLEET";
+
+impl From<RemoteError> for TargetError {
+    fn from(error: RemoteError) -> Self {
+        Self::of(error)
+    }
+}
+
+impl From<LedgerError> for TargetError {
+    fn from(error: LedgerError) -> Self {
+        Self::of(error)
+    }
+}
 
 /// Runs the bench's scenario against a fleet.
 pub(super) fn run(
-    _bench: Bench<'_>,
-    _spec: &RemoteSpec,
-    _runtime: &Runtime,
+    mut bench: Bench<'_>,
+    spec: &RemoteSpec,
+    runtime: &Runtime,
 ) -> Result<Done, RunError> {
-    Err(TargetError::other("not in this version: url targets come with the networked vault").into())
+    let fleet = Fleet::find(spec)?;
+    let scenario = bench.job.scenario;
+    if fleet.control.is_none() && !scenario.faults.is_empty() {
+        let why =
+            "the scenario has faults, and the client file names no control socket to ask for them";
+        return Err(TargetError::other(why).into());
+    }
+    let before = fleet.status(runtime)?;
+    bench.run.target = fleet.words(before.as_ref());
+    bench.run.hsm = before.as_ref().and_then(hsm);
+    bench.progress.say(&format!("the target: {}", bench.run.target));
+    let vault =
+        RemoteVault::connect(&fleet.file, config(scenario, runtime), Arc::clone(&bench.clock));
+    let vault = vault.map_err(TargetError::from)?;
+    let mut ledger = fleet.ledger(scenario)?;
+    let fresh = ledger.registered() == 0;
+    let writer = bench.begin()?;
+    populate(&mut bench, &vault, &mut ledger)?;
+
+    let before = fleet.status(runtime)?;
+    let start = bench.clock.now().after(LEAD);
+    let measure_start = start.after(scenario.phases.warm_up);
+    let injection = match &fleet.control {
+        Some(control) => {
+            let target = Arc::new(control.clone());
+            Injection::begin(&target, &scenario.faults, &bench.clock, measure_start, runtime)
+        }
+        None => Injection::none(),
+    };
+    let groups = fleet.file.groups;
+    let around = Around {
+        check: if fresh { GuessCheck::Fresh } else { GuessCheck::Lived },
+        injection,
+        group_of: &|account| group_of(&vault.account_id(account), groups),
+    };
+    let offered = bench.offer(&vault, writer, start, around)?;
+    if let (Some(before), Some(after)) = (before, fleet.status(runtime)?) {
+        counted(&mut bench, &before, &after);
+    }
+    drop(ledger);
+    bench.finish(offered)
+}
+
+/// A fleet as its client file describes it.
+struct Fleet {
+    path: PathBuf,
+    file: ClientFile,
+    control: Option<Control>,
+}
+
+impl Fleet {
+    /// The fleet that a scenario means: its client file tells the keys, and where it is unless the
+    /// scenario does.
+    fn find(spec: &RemoteSpec) -> Result<Self, TargetError> {
+        let named = spec.fleet.as_ref().map(PathBuf::from);
+        let path = named.or_else(|| std::env::var_os(FLEET_VARIABLE).map(PathBuf::from));
+        let Some(path) = path else {
+            return Err(TargetError::other(&format!(
+                "which fleet? \"vaultmark vault up\" starts one and says where its client file is: name \
+                 it with --fleet, as target.fleet, or in {FLEET_VARIABLE}"
+            )));
+        };
+        let mut file = ClientFile::read(&path).map_err(TargetError::of)?;
+        if let Some(url) = &spec.url {
+            file.url = parse_url(url)
+                .map_err(|why| TargetError::other(&format!("target.url {url}: {why}")))?;
+        }
+        let host = file.url.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let here = bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !here && host != "localhost" {
+            let why = format!("{host} is not this machine: load is offered to it alone");
+            return Err(TargetError::other(&why));
+        }
+        let control = file.control.as_deref().map(Control::new);
+        Ok(Self { path, file, control })
+    }
+
+    /// What its supervisor says; `None` if it has none that is known.
+    fn status(&self, runtime: &Runtime) -> Result<Option<FleetStatus>, TargetError> {
+        let Some(control) = &self.control else { return Ok(None) };
+        runtime.block_on(control.status()).map(Some).map_err(TargetError::of)
+    }
+
+    fn ledger(&self, scenario: &Scenario) -> Result<Ledger, TargetError> {
+        let fleet = self.file.fleet_key.to_string();
+        let path: &Path = &self.path;
+        let stretching = scenario.client.stretching.name();
+        Ok(Ledger::open(path, &fleet, scenario.seed, stretching)?)
+    }
+
+    fn words(&self, status: Option<&FleetStatus>) -> String {
+        let url = self.file.url.to_string();
+        let url = url.trim_end_matches('/');
+        let relay = if self.file.is_tls() { "TLS" } else { "plaintext" };
+        let groups = self.file.groups;
+        let groups = format!("{groups} consensus group{}", if groups == 1 { "" } else { "s" });
+        match status {
+            Some(status) => format!(
+                "fleet \"{}\" of {} processes behind {url} ({relay}), {groups}, network {}, {}",
+                status.name,
+                status.replicas.len(),
+                status.network,
+                if status.durable { "durable" } else { "not durable" },
+            ),
+            None => format!("fleet behind {url} ({relay}), {groups}"),
+        }
+    }
+}
+
+impl Injector for Control {
+    async fn inject(&self, fault: Fault) -> Result<Fault, String> {
+        Self::inject(self, fault).await.map_err(|error| error.to_string())
+    }
+}
+
+fn config(scenario: &Scenario, runtime: &Runtime) -> RemoteConfig {
+    RemoteConfig {
+        stretching: scenario.client.stretching,
+        fidelity: match scenario.client.fidelity {
+            Fidelity::Full => ClientFidelity::Full,
+            Fidelity::Cached => ClientFidelity::Cached,
+        },
+        runtime: Some(runtime.handle().clone()),
+        ..RemoteConfig::new(scenario.seed, scenario.population.accounts)
+    }
+}
+
+/// Registers the accounts that are missing.
+fn populate(
+    bench: &mut Bench<'_>,
+    vault: &RemoteVault,
+    ledger: &mut Ledger,
+) -> Result<(), TargetError> {
+    let accounts = bench.job.scenario.population.accounts;
+    let known = ledger.registered().min(accounts);
+    let begun = bench.clock.now();
+    let (mut below, mut failed) = (known, None);
+    let registered = vault.register_population(known..accounts, |told| {
+        below = told.below;
+        failed = failed.take().or(ledger.reached(told.below).err());
+        let now = bench.clock.now();
+        bench.progress.step(|| progress(known + told.done, told.done, accounts, begun, now));
+        if failed.is_some() || bench.stop.signal().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    // Also of what was interrupted: the next run goes on from there.
+    if below > known {
+        ledger.write(below)?;
+    }
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    match registered {
+        Ok(()) => {
+            let (all, before) = (units::format_count(accounts), units::format_count(known));
+            let new = units::format_count(accounts - known);
+            bench.progress.say(&format!(
+                "the population: {all} accounts, {before} of them known and {new} registered now"
+            ));
+            Ok(())
+        }
+        // Load is offered to it all the same: none, since the run is stopped.
+        Err(RemoteError::Stopped) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How far the registration has come, at what rate, and for how much longer.
+fn progress(done: u64, here: u64, all: u64, begun: Moment, now: Moment) -> String {
+    let count = units::format_count;
+    let seconds = now.since(begun).as_secs_f64();
+    let told = format!("registering the population: {} of {} accounts", count(done), count(all));
+    if seconds < 1.0 || here == 0 {
+        return told;
+    }
+    let rate = units::float(here) / seconds;
+    let left = units::float(all.saturating_sub(done)) / rate;
+    format!("{told}, {}, {left:.0} s to go", units::format_rate(rate))
+}
+
+fn hsm(status: &FleetStatus) -> Option<Hsm> {
+    let said = status.replicas.iter().find_map(|replica| replica.said.as_ref())?;
+    let device = &said.device;
+    Some(Hsm {
+        device: device.name.clone(),
+        description: device.description.clone(),
+        provision: device.provision.clone(),
+        suite: device.suite.clone(),
+        sessions: device.sessions.into(),
+        caveat: device.caveat.clone(),
+    })
+}
+
+/// What a replica counted since the start of its process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    pid: u32,
+    evaluations: u64,
+    device_calls: u64,
+    failures: u64,
+    sessions_reopened: u64,
+    commits: u64,
+}
+
+impl Counts {
+    fn of(replica: &ProcessStatus) -> Option<Self> {
+        let said = replica.said.as_ref()?;
+        let device = &said.device;
+        Some(Self {
+            pid: said.pid,
+            evaluations: device.evaluations,
+            device_calls: device.device_calls,
+            failures: device.failures,
+            sessions_reopened: device.sessions_reopened,
+            commits: said.groups.iter().map(|group| group.commits).sum(),
+        })
+    }
+}
+
+/// Adds what the replicas counted between two looks at them.
+fn counted(bench: &mut Bench<'_>, before: &FleetStatus, after: &FleetStatus) {
+    let (mut device, mut commits) = (DeviceResult::default(), 0_u64);
+    let mut partly = Vec::new();
+    for replica in &after.replicas {
+        let number = replica.replica;
+        let was = before.replicas.iter().find(|one| one.replica == number).and_then(Counts::of);
+        let Some(now) = Counts::of(replica) else {
+            partly.push(number.to_string());
+            continue;
+        };
+        // A process that was started meanwhile counts from zero, and what the one before it did is
+        // gone with it.
+        let same = was.filter(|was| was.pid == now.pid);
+        if same.is_none() {
+            partly.push(number.to_string());
+        }
+        let was = same.unwrap_or_default();
+        device.evaluations += now.evaluations.saturating_sub(was.evaluations);
+        device.device_calls += now.device_calls.saturating_sub(was.device_calls);
+        device.failures += now.failures.saturating_sub(was.failures);
+        device.sessions_reopened += now.sessions_reopened.saturating_sub(was.sessions_reopened);
+        commits += now.commits.saturating_sub(was.commits);
+    }
+    if !partly.is_empty() {
+        bench.run.warnings.push(format!(
+            "replica {} was down or started again: what it did before is not in the counts of device and \
+             quorum",
+            partly.join(", ")
+        ));
+    }
+    bench.run.device = Some(device);
+    bench.run.quorum = Some(QuorumResult {
+        replicas: after.replicas.len() as u64,
+        durable: after.durable,
+        commits,
+        fsyncs: 0,
+        fsync_ns: Quantiles::default(),
+        file_system: String::new(),
+    });
 }

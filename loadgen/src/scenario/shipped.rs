@@ -14,7 +14,7 @@ pub struct Shipped {
 }
 
 /// Every scenario that comes with the program, the one to begin with first.
-pub const SHIPPED: [Shipped; 6] = [
+pub const SHIPPED: [Shipped; 8] = [
     Shipped { name: "quickstart", text: include_str!("../../../scenarios/quickstart.toml") },
     Shipped {
         name: "recover-steady",
@@ -28,6 +28,8 @@ pub const SHIPPED: [Shipped; 6] = [
         name: "wrong-passwords",
         text: include_str!("../../../scenarios/wrong-passwords.toml"),
     },
+    Shipped { name: "replica-down", text: include_str!("../../../scenarios/replica-down.toml") },
+    Shipped { name: "leader-kill", text: include_str!("../../../scenarios/leader-kill.toml") },
     Shipped { name: "null", text: include_str!("../../../scenarios/null.toml") },
     Shipped { name: "truth-stall", text: include_str!("../../../scenarios/truth-stall.toml") },
 ];
