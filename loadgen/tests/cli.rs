@@ -290,6 +290,7 @@ fn a_replica_that_dies_and_comes_back_is_a_mark_in_the_report() {
     let run: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(run["faults"][0]["what"], "kill replica:1", "{}", run["faults"]);
     assert!(run["faults"][0]["until_s"].as_f64().is_some_and(|s| s >= 1.4), "{}", run["faults"]);
+    assert_eq!(run["violations_count"], 0, "{}", run["violations"]);
     let recovered = run["operations"]["recover"]["complete"]["count"].as_u64();
     assert!(recovered.is_some_and(|n| n > 20), "{}", run["errors"]);
 }
