@@ -8,6 +8,8 @@ pub mod embedded;
 pub mod etcd;
 pub mod fault;
 pub mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod null;
 pub mod opaque;
 pub mod people;

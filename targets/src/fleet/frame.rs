@@ -194,6 +194,23 @@ pub fn fuzz_fleet_frames(bytes: &[u8]) {
     }
 }
 
+/// A frame of each kind, for fuzzing to begin with.
+#[cfg(test)]
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    let account = AccountId::synthetic(7);
+    let asks = [
+        Ask::Consensus { group: 3, bytes: b"frame" },
+        Ask::Forward { id: 1, group: 2, account, purpose: 1, frame: &[0; 300] },
+        Ask::Charge { id: u64::MAX, group: 1, account, attempt: AttemptId([9; 16]) },
+        Ask::Status { id: 0 },
+        Ask::Fault { id: 5, words: "kill replica:1" },
+    ];
+    let whys = [Why::NotLeader(Some(2)), Why::Busy, Why::Refused(1), Why::Failed("so")];
+    let says = whys.map(|why| Say::Not { id: 4, why }.encode());
+    let hello = Hello::new(Role::Peer(2), 3).encode();
+    asks.iter().map(Ask::encode).chain(says).chain([hello]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,22 @@
+//! What is read back from disks, and what replicas say to each other.
+
+use crate::quorum::WholeState;
+use crate::vault::VaultState;
+use crate::vault::command::CommandReply;
+
+pub use crate::fleet::fuzz_fleet_frames as fleet_frames;
+
+/// Commands as the log holds them, each with its length (2, big-endian) before it: the state takes
+/// any, and two states that took the same are the same.
+pub fn log_commands(mut bytes: &[u8]) {
+    let (mut state, mut other) = (VaultState::new(), VaultState::new());
+    while let Some((len, rest)) = bytes.split_first_chunk() {
+        let len = usize::from(u16::from_be_bytes(*len)).min(rest.len());
+        let (command, rest) = rest.split_at(len);
+        bytes = rest;
+        let reply = state.apply(command);
+        assert!(postcard::from_bytes::<CommandReply<'_>>(&reply).is_ok());
+        assert_eq!(other.apply(command), reply);
+    }
+    assert_eq!(state.snapshot(), other.snapshot());
+}
