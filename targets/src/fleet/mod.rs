@@ -28,6 +28,8 @@ mod wrappers;
 
 pub use client::{ClientRole, ForwardError, ReplicaClient, ReplicaClientConfig};
 pub use frame::fuzz_fleet_frames;
+#[cfg(test)]
+pub(crate) use frame::fuzz_seeds;
 pub use keys::{FleetKeys, KeysError};
 pub use link::LinkKey;
 pub use network::{LinkShape, Network, Preset};

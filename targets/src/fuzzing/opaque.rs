@@ -1,14 +1,13 @@
 //! OPAQUE's messages, in both suites.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rand_chacha::ChaCha20Rng;
-use vaultmark_hsm::{Element, Suite};
+use vaultmark_hsm::software::SoftwareAdapter;
+use vaultmark_hsm::{Element, Evaluation, FleetSecrets, HsmAdapter, Suite};
 
 use super::chance;
-use crate::opaque::{
-    Lengths, OpaqueClient, OpaqueServer, ServerKeys, Stretcher, Stretching,
-};
+use crate::opaque::{Lengths, OpaqueClient, OpaqueServer, ServerKeys, Stretcher, Stretching};
 
 const PASSWORD: &[u8] = b"password";
 const ACCOUNT: &[u8] = b"account:\0\0\0\0\0\0\0\x01";
@@ -30,12 +29,21 @@ fn sides() -> &'static [Sides; 2] {
             let server = OpaqueServer::new(&keys, &mut chance(2)).expect("sound keys");
             let client = OpaqueClient::new(suite, server.public_key()).expect("a sound key");
             let (ke1, _) = client.start_log_in(PASSWORD, &mut chance(3)).expect("a password");
-            // Any element of the group will do for one that a device evaluated.
-            let (_, evaluated) = server.parse_ke1(&ke1).expect("the client's own");
+            let (_, blinded) = server.parse_ke1(&ke1).expect("the client's own");
+            let evaluated = evaluate(suite, blinded);
             let record = server.fake_record(&[4; 64]);
             Sides { suite, server, client, ke1, evaluated, record }
         })
     })
+}
+
+fn evaluate(suite: Suite, blinded: Element) -> Element {
+    let adapter = SoftwareAdapter::new(suite, &FleetSecrets::generate(&mut chance(7)));
+    let mut session = adapter.open_session().expect("software");
+    let mut results = Vec::new();
+    let credential_identifier = Arc::from(ACCOUNT);
+    session.evaluate(&[Evaluation { credential_identifier, blinded }], &mut results);
+    results.pop().expect("one for each").expect("the client's own element")
 }
 
 /// Which message in which suite (1) ‖ its bytes.
@@ -100,8 +108,7 @@ impl Sides {
     /// Nobody but the server makes one that opens, and the password is another's here.
     fn ke2(&self, bytes: &[u8]) -> bool {
         let mut chance: ChaCha20Rng = chance(3);
-        let (_, recovering) =
-            self.client.start_log_in(PASSWORD, &mut chance).expect("a password");
+        let (_, recovering) = self.client.start_log_in(PASSWORD, &mut chance).expect("a password");
         let stretcher = Stretcher::new(Stretching::None);
         self.client.open(recovering, PASSWORD, bytes, ACCOUNT, &stretcher, &mut chance).is_ok()
     }
@@ -126,19 +133,20 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         let (client, server, mut dice) = (&sides.client, &sides.server, chance(5));
         let (request, registering) = client.start_registration(PASSWORD, &mut dice).unwrap();
         let blinded = server.blinded_of_request(&request).unwrap();
-        let response = server.register(&request, &blinded).unwrap();
+        let evaluated = evaluate(sides.suite, blinded);
+        let response = server.register(&request, &evaluated).unwrap();
         let registered = client
             .finish_registration(registering, PASSWORD, &response, ACCOUNT, &stretcher, &mut dice)
             .unwrap();
         let (ke1, recovering) = client.start_log_in(PASSWORD, &mut chance(3)).unwrap();
         let (parsed, blinded) = server.parse_ke1(&ke1).unwrap();
+        let evaluated = evaluate(sides.suite, blinded);
         let (ke2, _) =
-            server.log_in(parsed, &blinded, &registered.upload, ACCOUNT, &mut dice).unwrap();
+            server.log_in(parsed, &evaluated, &registered.upload, ACCOUNT, &mut dice).unwrap();
         let opened =
             client.open(recovering, PASSWORD, &ke2, ACCOUNT, &stretcher, &mut dice).unwrap();
         let public_key = server.public_key().to_vec();
-        let messages =
-            [request, response, registered.upload, ke1, ke2, opened.ke3, public_key];
+        let messages = [request, response, registered.upload, ke1, ke2, opened.ke3, public_key];
         for (which, message) in (0_u8..).zip(messages) {
             seeds.push([&[2 * which + suite], &message[..]].concat());
         }

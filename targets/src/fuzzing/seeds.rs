@@ -41,7 +41,10 @@ fn wire_requests() -> Vec<Vec<u8>> {
 
 fn wire_replies() -> Vec<Vec<u8>> {
     let replies = [
-        VaultReply::RegisterStarted { registration: RegistrationId([1; 16]), response: vec![2; 64] },
+        VaultReply::RegisterStarted {
+            registration: RegistrationId([1; 16]),
+            response: vec![2; 64],
+        },
         VaultReply::Pending { nonce: [3; 32], previously_destroyed: true },
         VaultReply::Confirmed { generation: 2, left: 10, previously_destroyed: false },
         VaultReply::RecoverStarted { ke2: vec![4; 320] },

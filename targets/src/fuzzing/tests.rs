@@ -13,7 +13,9 @@ fn folder(name: &str) -> PathBuf {
 
 fn names_in(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| unreachable!("{folder:?}: {error}"));
-    entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into()).collect()
+    entries
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into())
+        .collect()
 }
 
 #[test]

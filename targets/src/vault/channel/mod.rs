@@ -41,7 +41,9 @@ pub use server::{CHANNEL_TTL, ChannelCounters, ChannelLimits, ChannelServer};
 pub use service::{Carried, Carrier, CarryError, ChannelService};
 
 /// Bytes of the longest frame either way: relay and replica refuse longer ones unread.
-pub const FRAME_LEN_MAX: usize = frame::OPENING_HEADER + PLAINTEXT_LEN_MAX + noise::TAG_LEN;
+/// Openings have the longest headers.
+pub const FRAME_LEN_MAX: usize =
+    frame::OPENING_HEADER + noise::KEY_LEN + PLAINTEXT_LEN_MAX + noise::TAG_LEN;
 
 /// What a channel is for: in clear, for the relay's routing and limits, and authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
