@@ -222,12 +222,12 @@ mod tests {
             _ => (2, true),
         });
         // One slow operation among good ones is no outage; one failure is, until the next success.
-        check((Some(0), 10, 0), &|after, _| (if after == 500 { 900 } else { 2 }, true));
+        check((Some(0), 2, 0), &|after, _| (if after == 500 { 900 } else { 2 }, true));
         check((Some(512), 20, 1), &|after, _| (2, after != 500));
         // It never comes back.
         check((None, 10_000, 1_000), &|_, _| (5_000, false));
         // It comes back, and is gone again before the second is over.
-        check((Some(2_002), 1_500, 150), &|after, _| (2, !(500..2_000).contains(&after)));
+        check((Some(2_002), 1_510, 150), &|after, _| (2, !(500..2_000).contains(&after)));
     }
 
     #[test]

@@ -33,7 +33,8 @@ Examples:
   vaultmark run scenarios/recover-steady.toml --rate 400/s --duration 2m
   vaultmark run quickstart --hsm softhsm:seed-inside --slo \"recover.service.p99 < 50ms\"
   vaultmark run register-burst --set load.newcomers.arrival.to=300/s --dry-run
-  vaultmark run leader-kill --fleet fleet/client.toml     (see vaultmark vault up)")]
+  vaultmark run leader-kill --fleet fleets/three/client.toml
+  vaultmark run recover-steady --fleet fleets/three/client.toml --population-only --check 1000")]
 pub struct RunArgs {
     /// A scenario file, or the name of a scenario that comes with the program (see list)
     #[arg(default_value = "quickstart")]
@@ -48,6 +49,12 @@ pub struct RunArgs {
     /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
+    /// Register what is missing of a fleet's population, and offer no load
+    #[arg(long)]
+    pub population_only: bool,
+    /// Then recover so many accounts of it, drawn by the seed, and tell how many return their keys
+    #[arg(long, value_name = "N", requires = "population_only", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub check: Option<u64>,
     // Last, since the heading of these flags would also stand above whatever followed.
     /// What the command line changes in the scenario.
     #[command(flatten)]

@@ -159,7 +159,8 @@ mod tests {
         for argument in run.get_arguments() {
             let name = argument.get_id().as_str();
             let changes = argument.get_help_heading() == Some("Changes to the scenario");
-            let expected = !["scenario", "dry_run", "out", "json"].contains(&name);
+            let expected =
+                !["scenario", "dry_run", "out", "json", "population_only", "check"].contains(&name);
             assert_eq!(changes, expected, "{name}");
         }
     }

@@ -2,13 +2,17 @@
 
 use std::io::{IsTerminal, stdout};
 
+use serde_json::json;
 use vaultmark_dashboards::terminal_summary;
 use vaultmark_results::model::{Run, Verdict};
+use vaultmark_results::units::format_count;
 
 use super::args::{GlobalArgs, RunArgs};
 use super::ui::{Colour, Surroundings};
 use super::{Exit, Progress, Ui};
+use crate::run::populate::populate;
 use crate::run::{self, Job, Stop, progress::Mode};
+use crate::scenario::Scenario;
 
 /// Columns of a summary that goes to a file or a pipe.
 const WIDTH_DEFAULT: usize = 100;
@@ -25,6 +29,9 @@ pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
     if args.dry_run {
         ui.out(&scenario.to_toml());
         return Exit::Pass;
+    }
+    if args.population_only {
+        return populated(args, &scenario, global, ui);
     }
     let job = Job {
         scenario: &scenario,
@@ -50,9 +57,52 @@ pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
         ui.line(&done.folder.display().to_string());
     }
     match done.signal {
+        // However it ended: what was seen was seen.
+        _ if done.run.verdict == Some(Verdict::Violated) => Exit::Violation,
         Some(15) => Exit::Terminated,
         Some(_) => Exit::Interrupted,
         None => exit_of(&done.run),
+    }
+}
+
+/// Registers the population of a fleet, and nothing else.
+fn populated(args: &RunArgs, scenario: &Scenario, global: &GlobalArgs, ui: &mut Ui) -> Exit {
+    let check = args.check.unwrap_or(0);
+    let done = match populate(scenario, check, mode(global), &Stop::new()) {
+        Ok(done) => done,
+        Err(error) => {
+            ui.error(&error.to_string());
+            return Exit::Error;
+        }
+    };
+    if args.json {
+        ui.json(&json!({
+            "accounts": done.accounts,
+            "registered": done.registered,
+            "seconds": done.seconds,
+            "checked": done.checked,
+            "lost": done.lost,
+        }));
+    } else {
+        let count = format_count;
+        let (new, all) = (count(done.registered), count(done.accounts));
+        ui.line(&format!("{new} of {all} accounts registered now, in {:.1} s", done.seconds));
+        if done.checked > 0 {
+            let good = count(done.checked - done.lost);
+            ui.line(&format!(
+                "{good} of {} sampled accounts returned their keys",
+                count(done.checked)
+            ));
+        }
+        for (account, how) in &done.named {
+            ui.line(&format!("  account {account}: {how}"));
+        }
+    }
+    match done.signal {
+        _ if done.lost > 0 => Exit::Violation,
+        Some(15) => Exit::Terminated,
+        Some(_) => Exit::Interrupted,
+        None => Exit::Pass,
     }
 }
 

@@ -263,6 +263,7 @@ proptest! {
             one.letter = 'w';
         }
         let found = overlapping(&attempts, 11);
-        prop_assert_eq!(found.count > 0, attempts.len() > 10 && found.unchecked == 0, "{:?}", found);
+        // More than fourteen at once on one account are not looked at, and that is told.
+        prop_assert!(found.unchecked > 0 || (found.count > 0) == (attempts.len() > 10), "{:?}", found);
     }
 }

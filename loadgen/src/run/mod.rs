@@ -8,6 +8,7 @@ mod embedded;
 mod faults;
 mod ledger;
 pub mod measure;
+pub mod populate;
 pub mod progress;
 mod remote;
 mod signals;

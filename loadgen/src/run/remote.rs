@@ -1,14 +1,11 @@
 //! A run against a fleet of processes: find it, register what is missing of its population, measure it,
 //! do to it what the scenario says, and ask it what it did. Its processes are somebody else's.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
-use vaultmark_hsm::Moment;
 use vaultmark_results::model::{DeviceResult, Hsm, Quantiles, QuorumResult};
-use vaultmark_results::units;
 use vaultmark_targets::fleet::control::{Control, FleetStatus, ProcessStatus};
 use vaultmark_targets::fleet::group_of;
 use vaultmark_targets::remote::{ClientFile, RemoteConfig, RemoteError, RemoteVault, parse_url};
@@ -16,6 +13,7 @@ use vaultmark_targets::{Fault, Fidelity as ClientFidelity};
 
 use super::faults::{Injection, Injector};
 use super::ledger::{Ledger, LedgerError};
+use super::populate;
 use super::{Around, Bench, Done, LEAD, RunError, TargetError};
 use crate::engine::GuessCheck;
 use crate::scenario::{Fidelity, RemoteSpec, Scenario};
@@ -58,7 +56,8 @@ pub(super) fn run(
     let mut ledger = fleet.ledger(scenario)?;
     let fresh = ledger.registered() == 0;
     let writer = bench.begin()?;
-    populate(&mut bench, &vault, &mut ledger)?;
+    let around = (&mut bench.progress, &*bench.clock, &*bench.stop);
+    populate::register(&vault, scenario.population.accounts, &mut ledger, around)?;
 
     let before = fleet.status(runtime)?;
     let start = bench.clock.now().after(LEAD);
@@ -85,16 +84,16 @@ pub(super) fn run(
 }
 
 /// A fleet as its client file describes it.
-struct Fleet {
+pub(super) struct Fleet {
     path: PathBuf,
-    file: ClientFile,
+    pub(super) file: ClientFile,
     control: Option<Control>,
 }
 
 impl Fleet {
     /// The fleet that a scenario means: its client file tells the keys, and where it is unless the
     /// scenario does.
-    fn find(spec: &RemoteSpec) -> Result<Self, TargetError> {
+    pub(super) fn find(spec: &RemoteSpec) -> Result<Self, TargetError> {
         let named = spec.fleet.as_ref().map(PathBuf::from);
         let path = named.or_else(|| std::env::var_os(FLEET_VARIABLE).map(PathBuf::from));
         let Some(path) = path else {
@@ -125,7 +124,7 @@ impl Fleet {
         runtime.block_on(control.status()).map(Some).map_err(TargetError::of)
     }
 
-    fn ledger(&self, scenario: &Scenario) -> Result<Ledger, TargetError> {
+    pub(super) fn ledger(&self, scenario: &Scenario) -> Result<Ledger, TargetError> {
         let fleet = self.file.fleet_key.to_string();
         let path: &Path = &self.path;
         let stretching = scenario.client.stretching.name();
@@ -157,7 +156,7 @@ impl Injector for Control {
     }
 }
 
-fn config(scenario: &Scenario, runtime: &Runtime) -> RemoteConfig {
+pub(super) fn config(scenario: &Scenario, runtime: &Runtime) -> RemoteConfig {
     RemoteConfig {
         stretching: scenario.client.stretching,
         fidelity: match scenario.client.fidelity {
@@ -167,62 +166,6 @@ fn config(scenario: &Scenario, runtime: &Runtime) -> RemoteConfig {
         runtime: Some(runtime.handle().clone()),
         ..RemoteConfig::new(scenario.seed, scenario.population.accounts)
     }
-}
-
-/// Registers the accounts that are missing.
-fn populate(
-    bench: &mut Bench<'_>,
-    vault: &RemoteVault,
-    ledger: &mut Ledger,
-) -> Result<(), TargetError> {
-    let accounts = bench.job.scenario.population.accounts;
-    let known = ledger.registered().min(accounts);
-    let begun = bench.clock.now();
-    let (mut below, mut failed) = (known, None);
-    let registered = vault.register_population(known..accounts, |told| {
-        below = told.below;
-        failed = failed.take().or(ledger.reached(told.below).err());
-        let now = bench.clock.now();
-        bench.progress.step(|| progress(known + told.done, told.done, accounts, begun, now));
-        if failed.is_some() || bench.stop.signal().is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    // Also of what was interrupted: the next run goes on from there.
-    if below > known {
-        ledger.write(below)?;
-    }
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    match registered {
-        Ok(()) => {
-            let (all, before) = (units::format_count(accounts), units::format_count(known));
-            let new = units::format_count(accounts - known);
-            bench.progress.say(&format!(
-                "the population: {all} accounts, {before} of them known and {new} registered now"
-            ));
-            Ok(())
-        }
-        // Load is offered to it all the same: none, since the run is stopped.
-        Err(RemoteError::Stopped) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// How far the registration has come, at what rate, and for how much longer.
-fn progress(done: u64, here: u64, all: u64, begun: Moment, now: Moment) -> String {
-    let count = units::format_count;
-    let seconds = now.since(begun).as_secs_f64();
-    let told = format!("registering the population: {} of {} accounts", count(done), count(all));
-    if seconds < 1.0 || here == 0 {
-        return told;
-    }
-    let rate = units::float(here) / seconds;
-    let left = units::float(all.saturating_sub(done)) / rate;
-    format!("{told}, {}, {left:.0} s to go", units::format_rate(rate))
 }
 
 fn hsm(status: &FleetStatus) -> Option<Hsm> {

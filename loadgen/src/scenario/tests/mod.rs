@@ -267,7 +267,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "restart_after = \"10s\"\n",
         "cut = \"replica:1\"\n",
-        "16:1 faults.1.kill: kill and cut in one fault",
+        "16:8 faults.1.kill: kill and cut in one fault",
     ),
     (
         "recover.response.p99 < 250ms",
