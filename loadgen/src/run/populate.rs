@@ -53,7 +53,7 @@ pub fn populate(
     scenario: &Scenario,
     check: u64,
     progress: Mode,
-    stop: &Stop,
+    stop: &Arc<Stop>,
 ) -> Result<Populated, RunError> {
     let TargetSpec::Remote(spec) = &scenario.target else {
         let why = "a population of its own is for fleets: name one with --fleet; an embedded vault's ends \
@@ -85,7 +85,7 @@ pub fn populate(
     };
     if accounts > 0 && stop.signal().is_none() {
         let sample = (0..check).map(|n| Chance::of(scenario.seed, SALT_SAMPLE, n).below(accounts));
-        try_sample(&vault, sample, &runtime, (&mut progress, &*clock, stop), &mut done);
+        try_sample(&vault, (sample, check), &runtime, (&mut progress, &*clock, stop), &mut done);
     }
     progress.end();
     done.signal = stop.signal();
@@ -140,12 +140,11 @@ pub(super) fn register(
 /// Recovers the keys of accounts, a few at a time, and counts those that do not come.
 fn try_sample(
     vault: &RemoteVault,
-    sample: impl ExactSizeIterator<Item = u64>,
+    (sample, all): (impl Iterator<Item = u64>, u64),
     runtime: &Runtime,
     (progress, clock, stop): (&mut Progress, &dyn Clock, &Stop),
     done: &mut Populated,
 ) {
-    let all = sample.len() as u64;
     let mut waiting = (0_u64..).zip(sample);
     let mut tasks = JoinSet::new();
     runtime.block_on(async {
