@@ -21,8 +21,10 @@ use crate::people::synthetic::{Chance, Synthetic};
 use crate::people::{
     POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range,
 };
-use crate::quorum::{Group, GroupConfig, StateMachine, Whole};
+use crate::quorum::{Group, GroupConfig, StateMachine};
 use crate::target::{Evidence, Outcome, Reply, Request, Stage, StageTimes, Target};
+use crate::vault::state::{ACCOUNTS_MAX, CACHE_MAX};
+use crate::vault::store::{FjallStore, StorageKey};
 use crate::vault::{
     Answer, Failure, Refusal, ServerLimits, VaultReply, VaultRequest, VaultServer, VaultService,
     VaultState,
@@ -254,10 +256,13 @@ impl Inner {
         let mut group = GroupConfig::new(config.replicas, config.folder, Arc::clone(&clock));
         group.durable = config.durable;
         group.seed = config.seed;
-        let (disk, folder) = (Arc::clone(&group.disk), group.folder.clone());
+        let key = StorageKey::generate(&mut chance);
+        let folder = group.folder.clone();
+        // Also where nothing is fsynced: the store is what bounds the memory that accounts take.
         let open = move |replica| {
-            let folder = folder.join(format!("replica-{replica}"));
-            let state = Whole::open(VaultState::new(), Arc::clone(&disk), &folder)?;
+            let folder = folder.join(format!("replica-{replica}")).join("store");
+            let store = Arc::new(FjallStore::open(&folder)?);
+            let state = VaultState::open(store, &key, ACCOUNTS_MAX, CACHE_MAX)?;
             Ok(Box::new(state) as Box<dyn StateMachine>)
         };
         let group = handle.block_on(Group::start(group, open)).map_err(EmbeddedError::Quorum)?;

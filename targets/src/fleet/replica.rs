@@ -28,8 +28,10 @@ use super::serve::{Hosted, Service};
 use super::wrappers::{JumpingClock, SlowDevice};
 use crate::opaque::OpaqueError;
 use crate::quorum::disk::{FileDisk, SlowDisk};
-use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine, Whole};
+use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine};
 use crate::vault::channel::{ChannelLimits, ChannelServer};
+use crate::vault::state::{ACCOUNTS_MAX, CACHE_MAX};
+use crate::vault::store::{FjallStore, StorageKey};
 use crate::vault::{ServerLimits, VaultServer, VaultState};
 
 /// How long what is still being answered may take when the replica is to end.
@@ -149,7 +151,7 @@ impl Replica {
         let slow_disk = Arc::new(AtomicU64::new(0));
         let mut hosted = Vec::new();
         for group in 1..=config.groups {
-            let machine = machine(&config, group)?;
+            let machine = machine(&config, keys, group)?;
             let member = member_config(&config, group, &clock, &slow_disk);
             let wire = peers.wire(group);
             let started = consensus.run(async move { Member::start(member, machine, wire).await });
@@ -258,10 +260,17 @@ fn fork(chance: &mut (impl RngCore + rand::CryptoRng)) -> ChaCha20Rng {
     ChaCha20Rng::from_seed(seed)
 }
 
-fn machine(config: &ReplicaConfig, group: u32) -> Result<Box<dyn StateMachine>, ReplicaError> {
+fn machine(
+    config: &ReplicaConfig,
+    keys: &FleetKeys,
+    group: u32,
+) -> Result<Box<dyn StateMachine>, ReplicaError> {
     let folder = config.folder.join(format!("group-{group}")).join("store");
-    let state = Whole::open(VaultState::new(), Arc::new(FileDisk), &folder);
-    Ok(Box::new(state.map_err(|error| ReplicaError::Store(group, error))?))
+    let refused = |error| ReplicaError::Store(group, error);
+    let store = Arc::new(FjallStore::open(&folder).map_err(refused)?);
+    let key = StorageKey::new(*keys.storage());
+    let state = VaultState::open(store, &key, ACCOUNTS_MAX, CACHE_MAX).map_err(refused)?;
+    Ok(Box::new(state))
 }
 
 fn member_config(

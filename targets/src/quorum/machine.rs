@@ -121,7 +121,7 @@ impl RaftStateMachine<Types> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             self.applied = Some(entry.log_id);
             let reply = match entry.payload {
-                EntryPayload::Normal(command) => self.lock().apply(&command.0),
+                EntryPayload::Normal(command) => self.lock().apply(&command.0)?,
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Vec::new()

@@ -60,7 +60,11 @@ pub const FRAME_LEN_MAX: usize = 1 << 20;
 /// be called while a checkpoint's work goes on, and what was exported is read while all of them do.
 pub trait StateMachine: Send + 'static {
     /// Applies one committed command; its reply goes to whoever proposed it, if it still waits.
-    fn apply(&mut self, command: &[u8]) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// The state cannot be read. The replica then stops, loudly: it must not go on without a command
+    /// that others applied.
+    fn apply(&mut self, command: &[u8]) -> io::Result<Vec<u8>>;
 
     /// The mark of the latest durable checkpoint, at which the state stands when it is opened;
     /// `None` when it is empty.

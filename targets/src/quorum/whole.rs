@@ -73,8 +73,8 @@ impl<S> fmt::Debug for Whole<S> {
 }
 
 impl<S: WholeState> StateMachine for Whole<S> {
-    fn apply(&mut self, command: &[u8]) -> Vec<u8> {
-        self.state.apply(command)
+    fn apply(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(self.state.apply(command))
     }
 
     fn mark(&self) -> Option<Vec<u8>> {

@@ -11,96 +11,116 @@
 //! - Confirming a registration carries the allowance over. Deleting keeps it in a tombstone. Only a
 //!   verified KE3, and registering anew after destruction (a new generation), give it back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::account::{AccountId, AttemptId, RegistrationId};
 use super::command::{
     ChargedId, Command, CommandReply, RECORD_LEN_MAX, RegistrationRef, WRAPPED_LEN_MAX,
 };
-use crate::quorum::WholeState;
+use super::store::{MemoryStore, StorageKey, invalid};
+
+mod account;
+mod accounts;
+mod machine;
+
+pub(crate) use account::Account;
+use account::{Last, Life, Registration, Standing};
+use accounts::Accounts;
+pub use machine::verify;
 
 /// Guesses an account has: the ten of the analysed protocol (CRYPTO 2023, ePrint 2023/843).
 pub const ATTEMPTS_MAX: u8 = 10;
 /// How long a last attempt may stay outstanding: a person's whole recovery takes seconds, and until
 /// then the account is locked for everybody.
 pub const LAST_ATTEMPT: Duration = Duration::from_secs(60);
-/// Accounts a state holds: some 16 million, about 10 GB. A bound, so that registrations cannot
-/// exhaust the memory of every replica at once.
+/// Accounts a state holds: some 16 million, about 7 GB on disk. A bound, so that registrations cannot
+/// fill the disk of every replica at once.
 pub const ACCOUNTS_MAX: usize = 1 << 24;
+/// Accounts kept in memory though they did not change since the latest checkpoint: about 20 MB. Those
+/// that did are kept as well, in the present and in the former generation; how many that may be is
+/// how many commands there are between two checkpoints.
+pub const CACHE_MAX: usize = 1 << 15;
 /// Attempts remembered of each account, so that one that arrives twice is charged once. Charges
 /// since the latest reset always fit; the few older ones make late duplicates harmless. A duplicate
 /// that is older still is a new attempt, and charged like one.
 const RECENT_MAX: usize = 16;
 /// Records one sweep destroys: a sweep stays as light as other commands.
 const SWEEP_MAX: usize = 256;
-/// The format of snapshots.
-const SNAPSHOT_VERSION: u8 = 1;
 
 const _: () = assert!(RECENT_MAX >= ATTEMPTS_MAX as usize, "a charge since the reset is forgotten");
 
 /// The replicated state of the vault.
 #[derive(Debug)]
 pub struct VaultState {
-    /// Iterated only after sorting: its order must not show.
-    accounts: HashMap<AccountId, Account>,
+    accounts: Accounts,
     /// Records with a last attempt outstanding, by when they are to be destroyed.
     due: BTreeSet<(u64, AccountId)>,
     /// The latest time stamp applied.
     now_ms: u64,
     accounts_max: usize,
+    /// Whether a command could not be applied: nothing more is, since other replicas may have.
+    failed: bool,
 }
 
 impl VaultState {
-    /// A vault without accounts.
+    /// A vault without accounts, in memory: for tests.
     #[must_use]
     pub fn new() -> Self {
         Self::with_room_for(ACCOUNTS_MAX)
     }
 
-    /// A vault without accounts, and room for so many. Every replica must be given the same number.
+    /// A vault without accounts, in memory, and room for so many: for tests.
+    ///
+    /// # Panics
+    /// Never: an empty store in memory opens.
     #[must_use]
     pub fn with_room_for(accounts_max: usize) -> Self {
-        Self { accounts: HashMap::new(), due: BTreeSet::new(), now_ms: 0, accounts_max }
+        let (store, key) = (Arc::new(MemoryStore::new()), StorageKey::new([0; 32]));
+        Self::open(store, &key, accounts_max, CACHE_MAX).expect("an empty store in memory opens")
     }
 
     /// Applies one command.
-    pub fn command(&mut self, command: Command<'_>) -> CommandReply<'_> {
-        match command {
+    ///
+    /// # Errors
+    /// The store does not hold what was written, or the disk refuses. What was applied of the
+    /// command is not defined.
+    pub fn command(&mut self, command: Command<'_>) -> io::Result<CommandReply<'_>> {
+        Ok(match command {
             Command::RegisterPending { account, registration, now_ms } => {
-                self.advance(account, now_ms);
+                self.advance(account, now_ms)?;
                 self.register_pending(account, registration)
             }
             Command::Confirm { account, registration, now_ms } => {
-                self.advance(account, now_ms);
+                self.advance(account, now_ms)?;
                 self.confirm(account, registration)
             }
             Command::Charge { account, attempt, now_ms } => {
-                self.advance(account, now_ms);
+                self.advance(account, now_ms)?;
                 self.charge(account, attempt)
             }
             Command::Reset { charged, now_ms } => {
-                self.advance(charged.account, now_ms);
+                self.advance(charged.account, now_ms)?;
                 self.reset(charged)
             }
             Command::WipeLast { charged, now_ms } => {
-                self.advance(charged.account, now_ms);
+                self.advance(charged.account, now_ms)?;
                 self.wipe_last(charged)
             }
-            Command::Sweep { now_ms } => self.sweep(now_ms),
+            Command::Sweep { now_ms } => self.sweep(now_ms)?,
             Command::Delete { account, now_ms } => {
-                self.advance(account, now_ms);
+                self.advance(account, now_ms)?;
                 self.delete(account)
             }
-        }
+        })
     }
 
-    /// Moves time on and destroys the account's record if its last attempt is overdue: whatever is
-    /// asked of the account afterwards finds it destroyed.
-    fn advance(&mut self, account: AccountId, now_ms: u64) {
+    /// Brings the account into memory, moves time on and destroys the account's record if its last
+    /// attempt is overdue: whatever is asked of the account afterwards finds it destroyed.
+    fn advance(&mut self, account: AccountId, now_ms: u64) -> io::Result<()> {
+        self.accounts.load(&account)?;
         self.now_ms = self.now_ms.max(now_ms);
         let overdue = self
             .accounts
@@ -110,6 +130,7 @@ impl VaultState {
         if overdue {
             self.wipe(account);
         }
+        Ok(())
     }
 
     /// Destroys an account's key material: confirmed and pending, in one command.
@@ -129,10 +150,10 @@ impl VaultState {
         {
             return CommandReply::Malformed;
         }
-        if !self.accounts.contains_key(&account) && self.accounts.len() >= self.accounts_max {
+        if self.accounts.get(&account).is_none() && self.accounts.len() >= self.accounts_max {
             return CommandReply::Full;
         }
-        let entry = self.accounts.entry(account).or_insert_with(Account::new);
+        let entry = self.accounts.get_or_insert(account);
         entry.pending = Some(Registration::from(registration));
         CommandReply::Pending { previously_destroyed: matches!(entry.life, Life::Destroyed) }
     }
@@ -240,7 +261,7 @@ impl VaultState {
         CommandReply::Destroyed
     }
 
-    fn sweep(&mut self, now_ms: u64) -> CommandReply<'_> {
+    fn sweep(&mut self, now_ms: u64) -> io::Result<CommandReply<'_>> {
         self.now_ms = self.now_ms.max(now_ms);
         let mut wiped = 0;
         for _ in 0..SWEEP_MAX {
@@ -248,10 +269,15 @@ impl VaultState {
             if until_ms > self.now_ms {
                 break;
             }
+            self.accounts.load(&account)?;
+            if self.accounts.get(&account).is_none() {
+                return Err(invalid("an account with a last attempt is missing"));
+            }
             self.wipe(account);
             wiped += 1;
         }
-        CommandReply::Swept { wiped, next_due_ms: self.due.first().map(|(until_ms, _)| *until_ms) }
+        let next_due_ms = self.due.first().map(|(until_ms, _)| *until_ms);
+        Ok(CommandReply::Swept { wiped, next_due_ms })
     }
 
     fn delete(&mut self, account: AccountId) -> CommandReply<'_> {
@@ -280,167 +306,6 @@ impl VaultState {
 impl Default for VaultState {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl WholeState for VaultState {
-    fn apply(&mut self, command: &[u8]) -> Vec<u8> {
-        match postcard::from_bytes(command) {
-            Ok(command) => self.command(command),
-            Err(_) => CommandReply::Malformed,
-        }
-        .encode()
-    }
-
-    /// Sorted by account: replicas with equal states have equal snapshots.
-    fn snapshot(&self) -> Vec<u8> {
-        let mut accounts: Vec<_> = self.accounts.iter().collect();
-        accounts.sort_unstable_by_key(|(account, _)| *account);
-        postcard::to_stdvec(&(SNAPSHOT_VERSION, self.now_ms, accounts))
-            .expect("a vector takes every snapshot")
-    }
-
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        let (version, rest) = postcard::take_from_bytes::<u8>(snapshot)
-            .map_err(|error| format!("not a snapshot of the vault: {error}"))?;
-        if version != SNAPSHOT_VERSION {
-            return Err(format!("the vault's snapshot has version {version}, not 1"));
-        }
-        let (now_ms, accounts) = postcard::from_bytes::<(u64, Vec<(AccountId, Account)>)>(rest)
-            .map_err(|error| format!("the vault's snapshot does not decode: {error}"))?;
-        self.now_ms = now_ms;
-        self.due = accounts
-            .iter()
-            .filter_map(|(id, account)| Some((account.last()?.until_ms, *id)))
-            .collect();
-        self.accounts = accounts.into_iter().collect();
-        Ok(())
-    }
-}
-
-/// One account, in all its generations.
-#[derive(Debug, Serialize, Deserialize)]
-struct Account {
-    /// Counted up when the account registers anew after destruction.
-    generation: u32,
-    /// Attempts left in this generation.
-    left: u8,
-    life: Life,
-    /// A registration not confirmed yet; never evaluated for recovery.
-    pending: Option<Registration>,
-    /// The latest attempts charged, oldest first; at most [`RECENT_MAX`].
-    recent: Vec<Recent>,
-}
-
-impl Account {
-    fn new() -> Self {
-        let recent = Vec::new();
-        Self { generation: 1, left: ATTEMPTS_MAX, life: Life::New, pending: None, recent }
-    }
-
-    const fn last(&self) -> Option<&Last> {
-        match &self.life {
-            Life::Confirmed { last, .. } => last.as_ref(),
-            Life::New | Life::Deleted | Life::Destroyed => None,
-        }
-    }
-
-    /// Whether the attempt was evaluated under the present record.
-    fn is_under(&self, charged: ChargedId) -> bool {
-        self.generation == charged.generation
-            && matches!(&self.life, Life::Confirmed { registration, .. }
-                if registration.id == charged.registration)
-    }
-
-    fn wipe(&mut self, id: AccountId, due: &mut BTreeSet<(u64, AccountId)>) {
-        if let Some(last) = self.last() {
-            due.remove(&(last.until_ms, id));
-        }
-        self.life = Life::Destroyed;
-        self.left = 0;
-        self.pending = None;
-        self.recent.clear();
-    }
-
-    fn remember(&mut self, id: AttemptId) {
-        if self.recent.len() == RECENT_MAX {
-            self.recent.remove(0);
-        }
-        self.recent.push(Recent { id, standing: Standing::Open });
-    }
-
-    const fn confirmed(&self, previously_destroyed: bool) -> CommandReply<'static> {
-        let (generation, left) = (self.generation, self.left);
-        CommandReply::Confirmed { generation, left, previously_destroyed }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum Life {
-    /// Never confirmed.
-    New,
-    /// Has a record.
-    Confirmed {
-        registration: Registration,
-        /// The allowance is spent and this attempt decides.
-        last: Option<Last>,
-    },
-    /// A tombstone: no record, but the allowance it had left.
-    Deleted,
-    /// The attempts ran out.
-    Destroyed,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Last {
-    attempt: AttemptId,
-    until_ms: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Recent {
-    id: AttemptId,
-    standing: Standing,
-}
-
-/// What a verified KE3 of an attempt may still do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Standing {
-    /// Give all attempts back.
-    Open,
-    /// It did so already: release the key again, if the reply was lost.
-    Settled,
-    /// Nothing: the record that it was evaluated under has been replaced.
-    Superseded,
-}
-
-/// A registration as the vault keeps it; its key material is wiped when dropped.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct Registration {
-    #[zeroize(skip)]
-    id: RegistrationId,
-    record: Box<[u8]>,
-    verifying_key: [u8; 32],
-    wrapped_key: Box<[u8]>,
-}
-
-impl Registration {
-    const fn as_ref(&self) -> RegistrationRef<'_> {
-        let Self { id, record, verifying_key, wrapped_key } = self;
-        RegistrationRef { id: *id, record, verifying_key: *verifying_key, wrapped_key }
-    }
-}
-
-impl From<RegistrationRef<'_>> for Registration {
-    fn from(registration: RegistrationRef<'_>) -> Self {
-        let RegistrationRef { id, record, verifying_key, wrapped_key } = registration;
-        Self { id, record: record.into(), verifying_key, wrapped_key: wrapped_key.into() }
-    }
-}
-
-impl std::fmt::Debug for Registration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Registration({:?}, secret)", self.id)
     }
 }
 

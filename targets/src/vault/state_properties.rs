@@ -8,8 +8,8 @@ use proptest::test_runner::{RngSeed, TestCaseError};
 use super::account::{AccountId, AttemptId};
 use super::command::{ChargedId, Command, CommandReply};
 use super::state::{ATTEMPTS_MAX, VaultState};
-use super::state_tests::{attempt, pending, registration};
-use crate::quorum::WholeState;
+use super::state_tests::{apply, attempt, copy, pending, registration};
+use crate::quorum::StateMachine;
 
 /// What anybody may propose. Attempts and registrations are drawn from few, so that they are met
 /// again.
@@ -142,14 +142,18 @@ proptest! {
         commands in proptest::collection::vec(
             proptest::collection::vec(any::<u8>(), 0..80), 0..40
         ),
-        snapshot in proptest::collection::vec(any::<u8>(), 0..200),
+        chunks in proptest::collection::vec(
+            proptest::collection::vec(any::<u8>(), 0..200), 0..3
+        ),
     ) {
         let mut state = VaultState::new();
         for command in &commands {
-            let reply = state.apply(command);
+            let reply = apply(&mut state, command);
             prop_assert!(postcard::from_bytes::<CommandReply<'_>>(&reply).is_ok());
         }
-        drop(state.restore(&snapshot));
+        let before = state.digest().unwrap();
+        prop_assert!(state.install(Vec::new(), &mut chunks.into_iter().map(Ok)).is_err());
+        prop_assert_eq!(state.digest().unwrap(), before);
     }
 }
 
@@ -166,7 +170,7 @@ fn check(asks: Vec<(u8, Ask)>) -> Result<(), TestCaseError> {
         let Some(command) = command(ask, account, now_ms, witnesses.entry(who).or_default()) else {
             continue;
         };
-        let reply = state.apply(&command);
+        let reply = apply(&mut state, &command);
         if let Ask::Sweep = ask {
             let overdue = witnesses.values_mut().map(|it| u32::from(it.overdue(now_ms))).sum();
             let wiped = match postcard::from_bytes(&reply) {
@@ -193,7 +197,7 @@ fn check(asks: Vec<(u8, Ask)>) -> Result<(), TestCaseError> {
                     panic!("{ask:?} reset")
                 };
                 witness.reset(charged)?;
-                prop_assert_eq!(granted_now(&state, account, now_ms), witness.granted);
+                prop_assert_eq!(granted_now(&mut state, account, now_ms), witness.granted);
             }
             CommandReply::Destroyed => {
                 witness.destroyed = true;
@@ -201,10 +205,8 @@ fn check(asks: Vec<(u8, Ask)>) -> Result<(), TestCaseError> {
             }
             _ => {}
         }
-        let mut restored = VaultState::new();
-        prop_assert!(restored.restore(&state.snapshot()).is_ok());
-        prop_assert_eq!(restored.snapshot(), state.snapshot());
     }
+    prop_assert_eq!(copy(&mut state).digest().unwrap(), state.digest().unwrap());
     Ok(())
 }
 
@@ -238,11 +240,10 @@ fn command(ask: Ask, account: AccountId, now_ms: u64, witness: &Witness) -> Opti
 }
 
 /// Attempts charged since the latest reset, asked of a copy by one more charge.
-fn granted_now(state: &VaultState, account: AccountId, now_ms: u64) -> u32 {
-    let mut copy = VaultState::new();
-    copy.restore(&state.snapshot()).expect("a snapshot restores");
+fn granted_now(state: &mut VaultState, account: AccountId, now_ms: u64) -> u32 {
+    let mut copy = copy(state);
     let charge = Command::Charge { account, attempt: attempt(255), now_ms };
-    match postcard::from_bytes(&copy.apply(&charge.encode())) {
+    match postcard::from_bytes(&apply(&mut copy, &charge.encode())) {
         Ok(CommandReply::Charged { left, .. }) => u32::from(ATTEMPTS_MAX) - u32::from(left) - 1,
         // A last attempt is outstanding.
         _ => u32::from(ATTEMPTS_MAX),

@@ -6,7 +6,7 @@ use super::command::{
     ChargedId, Command, CommandReply, RECORD_LEN_MAX, RegistrationRef, WRAPPED_LEN_MAX,
 };
 use super::state::VaultState;
-use crate::quorum::WholeState;
+use crate::quorum::StateMachine;
 
 /// What a step of a story asks; accounts, registrations and attempts by small numbers.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,20 @@ pub(super) fn pending(account: AccountId, number: u8, now_ms: u64) -> Vec<u8> {
         wrapped_key: &bytes,
     };
     Command::RegisterPending { account, registration, now_ms }.encode()
+}
+
+pub(super) fn apply(state: &mut VaultState, command: &[u8]) -> Vec<u8> {
+    state.apply(command).expect("a store in memory serves")
+}
+
+/// Another replica that took the state over, after a checkpoint.
+pub(super) fn copy(state: &mut VaultState) -> VaultState {
+    state.checkpoint(b"here".to_vec())().expect("a checkpoint is written");
+    let mut copy = VaultState::new();
+    let mut export = state.export().expect("there is a checkpoint");
+    copy.install(export.mark, &mut export.chunks).expect("what was exported installs");
+    assert_eq!(copy.mark().as_deref(), Some(&b"here"[..]));
+    copy
 }
 
 fn said(reply: &[u8]) -> Say {
@@ -136,7 +150,7 @@ fn check(story: &[(Ask, Say)]) {
                 for _ in 0..times {
                     fresh += 1;
                     let charge = Command::Charge { account, attempt: attempt(fresh), now_ms };
-                    let reply = state.apply(&charge.encode());
+                    let reply = apply(&mut state, &charge.encode());
                     assert!(
                         matches!(said(&reply), Say::Charged(..) | Say::ChargedLast(_)),
                         "step {step} {ask:?}: {:?}",
@@ -147,11 +161,10 @@ fn check(story: &[(Ask, Say)]) {
                 continue;
             }
         };
-        let mut restored = VaultState::new();
-        restored.restore(&state.snapshot()).expect("a snapshot restores");
-        assert_eq!(said(&restored.apply(&command)), *say, "step {step} {ask:?}, restored");
-        assert_eq!(said(&state.apply(&command)), *say, "step {step} {ask:?} of {story:?}");
-        assert_eq!(state.snapshot(), restored.snapshot(), "step {step} {ask:?}");
+        let mut copy = copy(&mut state);
+        assert_eq!(said(&apply(&mut copy, &command)), *say, "step {step} {ask:?}, copied");
+        assert_eq!(said(&apply(&mut state, &command)), *say, "step {step} {ask:?} of {story:?}");
+        assert_eq!(state.digest().unwrap(), copy.digest().unwrap(), "step {step} {ask:?}");
     }
 }
 
@@ -389,16 +402,16 @@ fn a_tombstone_holds_the_allowance() {
 fn time_does_not_run_backwards() {
     let account = AccountId::synthetic(1);
     let mut state = VaultState::new();
-    state.apply(&pending(account, 1, 1_000_000));
+    apply(&mut state, &pending(account, 1, 1_000_000));
     let confirm = Command::Confirm { account, registration: registration(1), now_ms: 1 };
-    assert_eq!(said(&state.apply(&confirm.encode())), Say::Confirmed(1, 10));
+    assert_eq!(said(&apply(&mut state, &confirm.encode())), Say::Confirmed(1, 10));
     for it in 1..=10 {
         let charge = Command::Charge { account, attempt: attempt(it), now_ms: 5 };
-        state.apply(&charge.encode());
+        apply(&mut state, &charge.encode());
     }
     // The last charge was stamped early, but applied after a later stamp: its minute is whole.
     let sweep = |state: &mut VaultState, now_ms| {
-        let reply = state.apply(&Command::Sweep { now_ms }.encode());
+        let reply = apply(state, &Command::Sweep { now_ms }.encode());
         match postcard::from_bytes(&reply) {
             Ok(CommandReply::Swept { wiped, next_due_ms }) => (wiped, next_due_ms),
             other => panic!("{other:?}"),
@@ -414,18 +427,17 @@ fn a_sweep_does_a_bounded_part_of_much() {
     let mut state = VaultState::new();
     for number in 0..300 {
         let account = AccountId::synthetic(number);
-        state.apply(&pending(account, 1, 0));
-        state.apply(
-            &Command::Confirm { account, registration: registration(1), now_ms: 0 }.encode(),
-        );
+        apply(&mut state, &pending(account, 1, 0));
+        let confirm = Command::Confirm { account, registration: registration(1), now_ms: 0 };
+        apply(&mut state, &confirm.encode());
         for it in 1..=10 {
-            state
-                .apply(&Command::Charge { account, attempt: attempt(it), now_ms: number }.encode());
+            let charge = Command::Charge { account, attempt: attempt(it), now_ms: number };
+            apply(&mut state, &charge.encode());
         }
     }
     let mut swept = Vec::new();
     for _ in 0..3 {
-        let reply = state.apply(&Command::Sweep { now_ms: 90_000 }.encode());
+        let reply = apply(&mut state, &Command::Sweep { now_ms: 90_000 }.encode());
         let Ok(CommandReply::Swept { wiped, next_due_ms }) = postcard::from_bytes(&reply) else {
             panic!("a sweep replies so")
         };
@@ -439,7 +451,7 @@ fn limits_are_kept() {
     let mut state = VaultState::with_room_for(2);
     let full = CommandReply::Full.encode();
     for (number, room) in [(1, true), (2, true), (3, false), (1, true)] {
-        let reply = state.apply(&pending(AccountId::synthetic(number), 1, 0));
+        let reply = apply(&mut state, &pending(AccountId::synthetic(number), 1, 0));
         assert_eq!(reply != full, room, "account {number}");
     }
     let long = vec![0; RECORD_LEN_MAX.max(WRAPPED_LEN_MAX) + 1];
@@ -456,25 +468,10 @@ fn limits_are_kept() {
         };
         let account = AccountId::synthetic(1);
         let command = Command::RegisterPending { account, registration, now_ms: 0 };
-        let reply = state.apply(&command.encode());
+        let reply = apply(&mut state, &command.encode());
         assert_eq!(reply != CommandReply::Malformed.encode(), fits, "{record} {wrapped}");
     }
     for garbage in [&[][..], &[0], &[99, 1, 2], &[2, 3, 1, 2, 3]] {
-        assert_eq!(state.apply(garbage), CommandReply::Malformed.encode());
-    }
-}
-
-#[test]
-fn a_snapshot_of_something_else_is_refused() {
-    let mut state = VaultState::new();
-    state.apply(&pending(AccountId::synthetic(1), 1, 0));
-    let snapshot = state.snapshot();
-    for (bytes, fine) in [
-        (snapshot.clone(), true),
-        (snapshot[..snapshot.len() - 1].to_vec(), false),
-        ([&[9], &snapshot[1..]].concat(), false),
-        (Vec::new(), false),
-    ] {
-        assert_eq!(VaultState::new().restore(&bytes).is_ok(), fine, "{} bytes", bytes.len());
+        assert_eq!(apply(&mut state, garbage), CommandReply::Malformed.encode());
     }
 }

@@ -20,7 +20,7 @@ use super::server::{ServerLimits, VaultServer};
 use super::state::VaultState;
 use crate::client::{BackupKey, ClientError, ClientStretching, RegistrationEnd, VaultClient};
 use crate::opaque::{OpaqueClient, ServerKeys, Stretcher, Stretching};
-use crate::quorum::{CommitError, Committed, QuorumLog, WholeState};
+use crate::quorum::{CommitError, Committed, QuorumLog, StateMachine};
 use crate::target::StageTimes;
 
 pub(super) const SLOTS: usize = 4;
@@ -48,7 +48,7 @@ impl QuorumLog for MemoryLog {
         let mut sizes = self.sizes.lock().unwrap();
         sizes.push(command.len());
         let index = u64::try_from(sizes.len()).unwrap();
-        Ok(Committed { reply: self.state.lock().unwrap().apply(&command), index })
+        Ok(Committed { reply: self.state.lock().unwrap().apply(&command).unwrap(), index })
     }
 }
 
