@@ -225,8 +225,7 @@ impl Accounts {
         let accounts = u64::try_from(self.len).map_err(io::Error::other)?;
         let epoch = lock(&self.written).epoch;
         // What it all adds up to is for the writer to find out.
-        let head =
-            Head { checkpoint: self.next, now_ms, accounts, sum: Sum::default(), mark, due };
+        let head = Head { checkpoint: self.next, now_ms, accounts, sum: Sum::default(), mark, due };
         let written = AtomicBool::new(false);
         self.frozen.push_back(Arc::new(Generation { epoch, head, held, written }));
         self.next += 1;

@@ -129,7 +129,8 @@ impl Store for MemoryStore {
 
     fn disk_bytes(&self) -> io::Result<u64> {
         let held = self.held();
-        let bytes = |(account, record): (&AccountId, &Vec<u8>)| account.as_bytes().len() + record.len();
+        let bytes =
+            |(account, record): (&AccountId, &Vec<u8>)| account.as_bytes().len() + record.len();
         let sum = held.records.iter().map(bytes).sum::<usize>();
         u64::try_from(sum).map_err(io::Error::other)
     }

@@ -143,11 +143,7 @@ impl Seal {
     ///
     /// # Errors
     /// It is not (`InvalidData`).
-    pub(crate) fn open_record(
-        &self,
-        id: &AccountId,
-        record: &[u8],
-    ) -> io::Result<(Account, u64)> {
+    pub(crate) fn open_record(&self, id: &AccountId, record: &[u8]) -> io::Result<(Account, u64)> {
         let body = self.check(Kind::Record, id.as_bytes(), record)?;
         parse_record(body)
     }
@@ -161,10 +157,7 @@ impl Seal {
     ///
     /// # Errors
     /// It is not what was sealed (`InvalidData`).
-    pub(crate) fn open_head<'a, T: Deserialize<'a>>(
-        &self,
-        head: &'a [u8],
-    ) -> io::Result<T> {
+    pub(crate) fn open_head<'a, T: Deserialize<'a>>(&self, head: &'a [u8]) -> io::Result<T> {
         self.open_small(Kind::Head, head)
     }
 

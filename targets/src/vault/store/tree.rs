@@ -67,7 +67,9 @@ impl FjallStore {
     fn open_unnamed(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let stand = match fs::read(folder.join("stand")) {
-            Ok(bytes) => Stand::decode(&bytes).ok_or_else(|| invalid("stand: not what was written"))?,
+            Ok(bytes) => {
+                Stand::decode(&bytes).ok_or_else(|| invalid("stand: not what was written"))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::begin(folder)?,
             Err(error) => return Err(error),
         };
@@ -283,10 +285,8 @@ impl Stand {
         let (tree, rest) = rest.split_first_chunk::<8>()?;
         let (count, crc) = rest.split_first_chunk::<8>()?;
         let is_whole = crc32fast::hash(&bytes[..STAND_LEN - 4]).to_le_bytes() == *crc;
-        (*magic == MAGIC && is_whole).then_some(Self {
-            tree: u64::from_le_bytes(*tree),
-            count: u64::from_le_bytes(*count),
-        })
+        (*magic == MAGIC && is_whole)
+            .then_some(Self { tree: u64::from_le_bytes(*tree), count: u64::from_le_bytes(*count) })
     }
 
     /// Writes it in place of the one before. Durable on return.
