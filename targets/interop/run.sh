@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
-exec cargo test --locked --quiet -- "$@"
+exec cargo test --quiet -- "$@"

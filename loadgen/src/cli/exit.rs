@@ -21,11 +21,23 @@ pub enum Exit {
     Interrupted,
     /// Ended by SIGTERM; the bundle is kept.
     Terminated,
+    /// `client`: not the account's password or passkey, or no such account.
+    WrongPassword,
+    /// `client`: the attempts ran out.
+    NoAttempts,
+    /// `client`: the vault does not answer, or has no room.
+    Unreachable,
+    /// `client`: whoever answered is not the fleet in the client file.
+    WrongFleet,
+    /// `client`: the relay does not take the token, or the vault not the account.
+    Refused,
+    /// `client`: the backup file is damaged, or encrypted under another key.
+    Damaged,
 }
 
 impl Exit {
     /// Every way to end, as the help lists them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Pass,
         Self::Error,
         Self::Usage,
@@ -34,6 +46,12 @@ impl Exit {
         Self::Fail,
         Self::Interrupted,
         Self::Terminated,
+        Self::WrongPassword,
+        Self::NoAttempts,
+        Self::Unreachable,
+        Self::WrongFleet,
+        Self::Refused,
+        Self::Damaged,
     ];
 
     /// The number the shell sees.
@@ -50,6 +68,13 @@ impl Exit {
             // 128 and the signal's number, as shells have it.
             Self::Interrupted => 130,
             Self::Terminated => 143,
+            // From 10: apart from what runs end with.
+            Self::WrongPassword => 10,
+            Self::NoAttempts => 11,
+            Self::Unreachable => 12,
+            Self::WrongFleet => 13,
+            Self::Refused => 14,
+            Self::Damaged => 15,
         }
     }
 
@@ -67,7 +92,16 @@ impl Exit {
             Self::Invalid => 2,
             Self::Violation => 3,
             // These are no judgements: whoever has one of them has no verdict to compare.
-            Self::Error | Self::Usage | Self::Interrupted | Self::Terminated => 4,
+            Self::Error
+            | Self::Usage
+            | Self::Interrupted
+            | Self::Terminated
+            | Self::WrongPassword
+            | Self::NoAttempts
+            | Self::Unreachable
+            | Self::WrongFleet
+            | Self::Refused
+            | Self::Damaged => 4,
         }
     }
 }
@@ -86,7 +120,7 @@ mod tests {
     #[test]
     fn codes_are_those_that_scripts_know() {
         let codes = Exit::ALL.map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3, 4, 99, 130, 143]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 99, 130, 143, 10, 11, 12, 13, 14, 15]);
     }
 
     #[test]

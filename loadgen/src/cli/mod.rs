@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+pub mod client;
 pub mod completions;
 pub mod doctor;
 mod entry;
@@ -22,6 +23,7 @@ pub use args::{
     CheckArgs, CompletionsArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
     ReportArgs, RunArgs,
 };
+pub use client::ClientArgs;
 pub use entry::main;
 pub use exit::Exit;
 pub use ui::{Progress, Ui};
@@ -62,6 +64,8 @@ pub enum Command {
     List(ListArgs),
     /// Run a whole fleet of the reference vault, ask how it is, do things to it on purpose
     Vault(VaultArgs),
+    /// Back a file up, its key kept by a vault or on paper, and restore it
+    Client(ClientArgs),
     /// Say what this machine lacks and what it can offer
     Doctor(DoctorArgs),
     /// Print the completions of a shell
