@@ -25,7 +25,7 @@
 //! What may vary is said by the header, since the file is all that a person has left when the device is
 //! gone. Where keys come from is not here but in `client`; what a person types is in `digits`.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::ops::ControlFlow;
 
 use aead::stream::{NewStream, StreamBE32, StreamPrimitive};

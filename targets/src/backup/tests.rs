@@ -1,6 +1,6 @@
 //! The file format: what comes back, and that nothing else does.
 
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
