@@ -26,6 +26,9 @@ mod status;
 pub mod supervisor;
 mod wrappers;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::{ClientRole, ForwardError, ReplicaClient, ReplicaClientConfig};
 pub use frame::fuzz_fleet_frames;
 #[cfg(test)]

@@ -35,6 +35,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a replica may take to say how it is; a paused one never does.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a replica that runs may take to be reached, and how often that is tried.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+const REACH_PAUSE: Duration = Duration::from_millis(20);
 /// Requests on the control socket at a time.
 const CONTROLS_MAX: usize = 16;
 /// How long whoever connects to the control socket may take to say what they want.
@@ -343,8 +346,17 @@ impl Inner {
 
     async fn tell(&self, replica: u32, fault: Fault) -> Result<(), String> {
         let client = &self.clients[replica as usize - 1];
-        let told = client.fault(fault).await;
-        told.map_err(|error| format!("replica {replica}: {error}"))
+        let clock = &self.config.clock;
+        let until = clock.now().after(REACH_TIMEOUT);
+        loop {
+            match client.fault(fault).await {
+                // It has just been started, and the connection to its former life has just broken.
+                Err(error) if error.surely_not_processed() && clock.now() < until => {
+                    clock.sleep_until(clock.now().after(REACH_PAUSE)).await;
+                }
+                told => return told.map_err(|error| format!("replica {replica}: {error}")),
+            }
+        }
     }
 
     async fn status(&self) -> FleetStatus {

@@ -32,6 +32,8 @@ pub enum VaultCommand {
     Fault(FaultArgs),
     /// Run one replica (what `up` starts)
     Replica(ReplicaArgs),
+    /// Run the relay (what `up` starts)
+    Relay(PartArgs),
 }
 
 /// Flags of `vault up`.

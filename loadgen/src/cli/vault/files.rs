@@ -8,6 +8,8 @@
 //! | `addresses` | where each replica listens, a line each |
 //! | `founded` | that its replicas have been started once |
 //! | `client.toml` | what clients need to know |
+//! | `token.key` | what tokens are signed with; 0600 |
+//! | `relay.pem`, `relay.key` | the relay's certificate and its key; 0600 |
 //! | `replica-N/`, `replica-N.log`, `relay.log` | what each process keeps, and what it says |
 
 use std::fs;
@@ -25,16 +27,15 @@ use crate::scenario::FleetSpec;
 pub(super) struct Fleet {
     pub(super) folder: PathBuf,
     pub(super) spec: FleetSpec,
-    pub(super) keys: FleetKeys,
     pub(super) addresses: Vec<SocketAddr>,
 }
 
 impl Fleet {
-    /// Makes the folder of a fleet, or opens it if it is that fleet's.
+    /// Makes the folder of a fleet, or opens it if it is that fleet's; and its keys.
     ///
     /// # Errors
     /// The folder is another fleet's, or the disk refuses; in words.
-    pub(super) fn make(spec: FleetSpec) -> Result<Self, String> {
+    pub(super) fn make(spec: FleetSpec) -> Result<(Self, FleetKeys), String> {
         let folder = std::path::absolute(&spec.folder).map_err(|error| error.to_string())?;
         let cannot = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         fs::create_dir_all(&folder).map_err(|error| cannot(&folder, error))?;
@@ -58,7 +59,7 @@ impl Fleet {
                 addresses
             }
         };
-        Ok(Self { folder, spec, keys, addresses })
+        Ok((Self { folder, spec, addresses }, keys))
     }
 
     /// Opens the folder of a fleet that was started once.
@@ -67,11 +68,33 @@ impl Fleet {
     /// It is not there, or not as it was made; in words.
     pub(super) fn open(folder: &Path) -> Result<Self, String> {
         let spec = FleetSpec::read(&folder.join("fleet.toml")).map_err(|it| it.to_string())?;
-        let keys = FleetKeys::read(&folder.join("keys")).map_err(|it| it.to_string())?;
         let path = folder.join("addresses");
         let text = fs::read_to_string(&path).map_err(|it| format!("{}: {it}", path.display()))?;
         let addresses = parse(&path, &text, spec.replicas)?;
-        Ok(Self { folder: folder.to_owned(), spec, keys, addresses })
+        Ok(Self { folder: folder.to_owned(), spec, addresses })
+    }
+
+    /// The fleet's keys, which every process but the relay's reads.
+    ///
+    /// # Errors
+    /// They are not there, or others may read them; in words.
+    pub(super) fn keys(&self) -> Result<FleetKeys, String> {
+        FleetKeys::read(&self.folder.join("keys")).map_err(|it| it.to_string())
+    }
+
+    /// What clients are told of the fleet.
+    pub(super) fn client_file(&self) -> PathBuf {
+        self.folder.join("client.toml")
+    }
+
+    /// The key that tokens are signed with: the account service's and the relay's.
+    pub(super) fn token_key(&self) -> PathBuf {
+        self.folder.join("token.key")
+    }
+
+    /// The relay's certificate and its key.
+    pub(super) fn certificate(&self) -> (PathBuf, PathBuf) {
+        (self.folder.join("relay.pem"), self.folder.join("relay.key"))
     }
 
     /// Whether its replicas have been started once.

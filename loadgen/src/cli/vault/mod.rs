@@ -8,7 +8,7 @@ mod processes;
 mod status;
 mod up;
 
-pub use args::{FaultArgs, ReplicaArgs, StatusArgs, UpArgs, VaultArgs, VaultCommand};
+pub use args::{FaultArgs, PartArgs, ReplicaArgs, StatusArgs, UpArgs, VaultArgs, VaultCommand};
 
 use super::{Exit, Ui};
 
@@ -19,5 +19,6 @@ pub fn vault(args: &VaultArgs, ui: &mut Ui) -> Exit {
         VaultCommand::Status(args) => status::status(args, ui),
         VaultCommand::Fault(args) => fault::fault(args, ui),
         VaultCommand::Replica(args) => processes::replica(args, ui),
+        VaultCommand::Relay(args) => processes::relay(args, ui),
     }
 }

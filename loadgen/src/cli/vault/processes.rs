@@ -1,5 +1,6 @@
 //! `vaultmark vault replica` and `relay`: the processes that `up` starts.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand::rngs::OsRng;
@@ -7,20 +8,29 @@ use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, getppid, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use vaultmark_hsm::pkcs11::softhsm;
 use vaultmark_hsm::{Clock, HsmAdapter, SoftwareAdapter, SystemClock};
-use vaultmark_targets::fleet::{Replica, ReplicaConfig};
+use vaultmark_targets::fleet::{
+    ClientRole, FleetKeys, Replica, ReplicaClient, ReplicaClientConfig, ReplicaConfig,
+};
 use vaultmark_targets::quorum::Start;
+use vaultmark_targets::relay::tokens::TokenKey;
+use vaultmark_targets::relay::{self, Relay, RelayConfig, Transport};
 use vaultmark_targets::vault::ServerLimits;
 
 use super::args::{PartArgs, ReplicaArgs};
 use super::files::Fleet;
 use crate::cli::{Exit, Ui};
 use crate::scenario::HsmChoice;
+use crate::scenario::fleet::RelayLimits;
 
 /// Evaluations waiting or running at a replica's device: as in the embedded vault.
 const SLOTS_MAX: usize = 4_096;
+/// How long a replica may take to answer: its commit's own timeout (5 s) twice, for a charge and an
+/// election before it.
+const FORWARD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often a replica looks whether it still is of use.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -38,6 +48,7 @@ pub(super) fn replica(args: &ReplicaArgs, ui: &mut Ui) -> Exit {
 fn run_replica(args: &ReplicaArgs, ui: &mut Ui) -> Result<Exit, String> {
     harden(&args.part)?;
     let fleet = Fleet::open(&args.part.folder)?;
+    let keys = fleet.keys()?;
     let clock = SystemClock::start().map_err(|error| error.to_string())?;
     let number = args.number;
     let config = ReplicaConfig {
@@ -59,9 +70,9 @@ fn run_replica(args: &ReplicaArgs, ui: &mut Ui) -> Result<Exit, String> {
         // Elections and delays need chance of their own in each life, and no secrets are made of it.
         seed: rand::RngCore::next_u64(&mut OsRng),
     };
-    let device = device(&fleet, number)?;
+    let device = device(&fleet, &keys, number)?;
     let clock: Arc<dyn Clock> = clock;
-    let replica = Replica::start(config, &fleet.keys, device, Arc::clone(&clock), &mut OsRng)
+    let replica = Replica::start(config, &keys, device, Arc::clone(&clock), &mut OsRng)
         .map_err(|error| error.to_string())?;
     // What listens and who: all that `up` waits for.
     ui.line(&format!("ready replica {number} {}", replica.address()));
@@ -84,8 +95,74 @@ fn run_replica(args: &ReplicaArgs, ui: &mut Ui) -> Result<Exit, String> {
     ended.map(|()| Exit::Pass)
 }
 
-fn device(fleet: &Fleet, number: u32) -> Result<Arc<dyn HsmAdapter>, String> {
-    let (suite, secrets) = (fleet.spec.suite, fleet.keys.secrets());
+/// Runs the relay until SIGTERM. It reads no key of the vault.
+pub(super) fn relay(args: &PartArgs, ui: &mut Ui) -> Exit {
+    match run_relay(args, ui) {
+        Ok(()) => Exit::Pass,
+        Err(why) => {
+            ui.error(&why);
+            Exit::Error
+        }
+    }
+}
+
+fn run_relay(args: &PartArgs, ui: &mut Ui) -> Result<(), String> {
+    harden(args)?;
+    let fleet = Fleet::open(&args.folder)?;
+    let spec = fleet.spec.relay.as_ref().ok_or("the fleet has no relay")?;
+    let clock: Arc<dyn Clock> = SystemClock::start().map_err(|error| error.to_string())?;
+    let runtime = Builder::new_multi_thread().thread_name("relay").enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let (certificate, key) = fleet.certificate();
+    let config = RelayConfig {
+        listen: spec.listen,
+        transport: if spec.tls { Transport::Tls { certificate, key } } else { Transport::Plaintext },
+        token_key: TokenKey::read(&fleet.token_key()).map_err(|error| error.to_string())?,
+        groups: fleet.spec.groups,
+        limits: match spec.limits {
+            RelayLimits::People => relay::RelayLimits::default(),
+            RelayLimits::Benchmark => relay::RelayLimits::for_benchmarks(),
+        },
+    };
+    let upstream = upstream(&fleet, spec.site, &clock, runtime.handle());
+    runtime.block_on(async {
+        let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut int = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let relay = Relay::bind(config, upstream, Arc::clone(&clock)).await;
+        let relay = relay.map_err(|error| error.to_string())?;
+        ui.line(&format!("ready relay {}", relay.address()));
+        let stop = async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        };
+        relay.run(stop).await;
+        Ok(())
+    })
+}
+
+/// A connection to each replica, and between them what lies between the sites.
+fn upstream(fleet: &Fleet, site: usize, clock: &Arc<dyn Clock>, on: &Handle) -> Vec<ReplicaClient> {
+    let client = |(replica, address): (u32, &SocketAddr)| {
+        let network = fleet.spec.network.as_ref();
+        let network = network.and_then(|it| it.link(site, it.site_of(replica)));
+        let config = ReplicaClientConfig {
+            address: *address,
+            replica,
+            role: ClientRole::Relay,
+            clock: Arc::clone(clock),
+            timeout: FORWARD_TIMEOUT,
+            network,
+            seed: rand::RngCore::next_u64(&mut OsRng),
+        };
+        ReplicaClient::new(config, on)
+    };
+    (1..).zip(&fleet.addresses).map(client).collect()
+}
+
+fn device(fleet: &Fleet, keys: &FleetKeys, number: u32) -> Result<Arc<dyn HsmAdapter>, String> {
+    let (suite, secrets) = (fleet.spec.suite, keys.secrets());
     Ok(match &fleet.spec.hsm {
         HsmChoice::Software => Arc::new(SoftwareAdapter::new(suite, secrets)),
         HsmChoice::SoftHsm(provision) => {

@@ -3,26 +3,35 @@
 use std::fmt::Write as _;
 use std::future::pending;
 use std::os::unix::process::CommandExt as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::OsRng;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use vaultmark_hsm::{Clock, SystemClock};
-use vaultmark_targets::fleet::control::{FleetStatus, ProcessState};
+use vaultmark_targets::fleet::FleetKeys;
+use vaultmark_targets::fleet::control::{self, FleetStatus, ProcessState};
 use vaultmark_targets::fleet::supervisor::{Part, Supervisor, SupervisorConfig};
 use vaultmark_targets::quorum::Start;
+use vaultmark_targets::relay::certificate::generate;
+use vaultmark_targets::relay::tokens::{Tenant, TokenKey};
+use vaultmark_targets::remote::{ClientFile, parse_url};
 
 use super::args::UpArgs;
 use super::files::Fleet;
 use crate::cli::{Exit, Ui};
 use crate::scenario::FleetSpec;
+use crate::scenario::fleet::RelaySpec;
 
 /// How long a fleet may take until every group has a leader: an election across the widest network,
 /// several times.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whose accounts a fleet's are that is run to be measured.
+const TENANT: &str = "development";
 /// How often it is asked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -41,8 +50,8 @@ pub(super) fn up(args: &UpArgs, ui: &mut Ui) -> Exit {
     // Everything on this thread: children die with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        let fleet = Fleet::make(spec)?;
-        runtime.block_on(run(&fleet, args, ui))
+        let (fleet, keys) = Fleet::make(spec)?;
+        runtime.block_on(run(&fleet, &keys, args, ui))
     });
     match done {
         Ok(exit) => exit,
@@ -53,7 +62,7 @@ pub(super) fn up(args: &UpArgs, ui: &mut Ui) -> Exit {
     }
 }
 
-async fn run(fleet: &Fleet, args: &UpArgs, ui: &mut Ui) -> Result<Exit, String> {
+async fn run(fleet: &Fleet, keys: &FleetKeys, args: &UpArgs, ui: &mut Ui) -> Result<Exit, String> {
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let clock: Arc<dyn Clock> = SystemClock::start().map_err(|error| error.to_string())?;
@@ -65,7 +74,7 @@ async fn run(fleet: &Fleet, args: &UpArgs, ui: &mut Ui) -> Result<Exit, String> 
         groups: fleet.spec.groups,
         network: fleet.spec.network_name.clone(),
         durable: fleet.spec.durable,
-        key: fleet.keys.link().clone(),
+        key: keys.link().clone(),
         clock: Arc::clone(&clock),
         command: command(&fleet.folder)?,
         ended: Arc::new(move |who, how| {
@@ -86,7 +95,7 @@ async fn run(fleet: &Fleet, args: &UpArgs, ui: &mut Ui) -> Result<Exit, String> 
         _ = terminated.recv() => return Ok(Exit::Terminated),
     };
     let exit = tokio::select! {
-        exit = serve(fleet, args, ui, &supervisor, &*clock, &mut ended) => exit,
+        exit = serve(fleet, keys, args, ui, &supervisor, &clock, &mut ended) => exit,
         _ = interrupted.recv() => Ok(Exit::Interrupted),
         _ = terminated.recv() => Ok(Exit::Terminated),
     };
@@ -96,10 +105,11 @@ async fn run(fleet: &Fleet, args: &UpArgs, ui: &mut Ui) -> Result<Exit, String> 
 
 async fn serve(
     fleet: &Fleet,
+    keys: &FleetKeys,
     args: &UpArgs,
     ui: &mut Ui,
     supervisor: &Supervisor,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
     ended: &mut tokio::sync::mpsc::Receiver<String>,
 ) -> Result<Exit, String> {
     let until = clock.now().after(LEADER_TIMEOUT);
@@ -114,7 +124,11 @@ async fn serve(
         clock.sleep_until(clock.now().after(LOOK)).await;
     };
     supervisor.listen().map_err(|error| format!("the control socket: {error}"))?;
-    announce(fleet, args, ui, &status);
+    let url = match &fleet.spec.relay {
+        Some(relay) => Some(start_relay(fleet, relay, keys, supervisor, &**clock).await?),
+        None => None,
+    };
+    announce(fleet, args, ui, &status, url.as_deref());
     let bound = async {
         match args.bound {
             Some(bound) => clock.sleep_until(clock.now().after(bound)).await,
@@ -133,7 +147,50 @@ async fn serve(
     }
 }
 
-fn announce(fleet: &Fleet, args: &UpArgs, ui: &mut Ui, status: &FleetStatus) {
+/// Starts the relay, with a certificate and a token key of its own, and tells clients how to reach it;
+/// its URL.
+async fn start_relay(
+    fleet: &Fleet,
+    relay: &RelaySpec,
+    keys: &FleetKeys,
+    supervisor: &Supervisor,
+    clock: &dyn Clock,
+) -> Result<String, String> {
+    let (certificate, key) = fleet.certificate();
+    if relay.tls && !key.exists() {
+        generate(&certificate, &key, clock).map_err(|error| error.to_string())?;
+    }
+    let token_key = fleet.token_key();
+    if !token_key.exists() {
+        let made = TokenKey::generate(&mut OsRng).create(&token_key);
+        made.map_err(|error| error.to_string())?;
+    }
+    let said = supervisor.start_relay().await?;
+    let address = said.strip_prefix("relay ").and_then(|it| it.parse::<SocketAddr>().ok());
+    let address = address.ok_or_else(|| format!("the relay said: ready {said}"))?;
+    let url = format!("{}://{address}", if relay.tls { "https" } else { "http" });
+    let client = ClientFile {
+        url: parse_url(&url).map_err(str::to_owned)?,
+        certificate: relay.tls.then_some(certificate),
+        fleet_key: keys.channel_public(),
+        server_public_key: keys.server_public().map_err(|error| error.to_string())?,
+        suite: keys.suite(),
+        tenant: Tenant::new(TENANT).expect("letters only"),
+        groups: fleet.spec.groups,
+        token_key: Some(token_key),
+        control: Some(fleet.folder.join(control::SOCKET)),
+    };
+    client.write(&fleet.client_file()).map_err(|error| error.to_string())?;
+    Ok(url)
+}
+
+fn announce(
+    fleet: &Fleet,
+    args: &UpArgs,
+    ui: &mut Ui,
+    status: &FleetStatus,
+    url: Option<&str>,
+) {
     let folder = fleet.folder.display();
     let pid = |state: &ProcessState| match state {
         ProcessState::Running { pid } | ProcessState::Paused { pid } => Some(*pid),
@@ -151,7 +208,9 @@ fn announce(fleet: &Fleet, args: &UpArgs, ui: &mut Ui, status: &FleetStatus) {
             "folder": fleet.folder,
             "pid": std::process::id(),
             "replicas": replicas,
-            "control": fleet.folder.join("control.sock"),
+            "url": url,
+            "client_file": url.map(|_| fleet.client_file()),
+            "control": fleet.folder.join(control::SOCKET),
         }));
         return;
     }
@@ -164,6 +223,10 @@ fn announce(fleet: &Fleet, args: &UpArgs, ui: &mut Ui, status: &FleetStatus) {
         let site = site.unwrap_or_default();
         // Writing to a text cannot fail.
         let _written = writeln!(text, "  replica {}  {address}  {pid}{site}", it.replica).is_ok();
+    }
+    if let Some(url) = url {
+        let client = fleet.client_file();
+        text += &format!("  relay      {url}\n  clients    {}\n", client.display());
     }
     ui.out(&text);
     let how = args.bound.map_or("Ctrl-C ends it", |_| "Ctrl-C ends it sooner");

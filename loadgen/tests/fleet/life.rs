@@ -1,0 +1,132 @@
+//! What a fleet survives, and that nothing is left of it.
+
+use std::ops::ControlFlow;
+
+use serde_json::Value;
+use vaultmark_hsm::Clock;
+
+use super::harness::{Fleet, LOOK, PATIENCE, THREE, recover, runs, text, vaultmark};
+
+#[test]
+fn keys_survive_what_is_done_to_the_fleet() {
+    let fleet = Fleet::up(THREE);
+    let vault = fleet.people(40);
+    let registered = vault.register_population(0..40, |_| ControlFlow::Continue(()));
+    registered.expect("every account");
+    let mut number = 0;
+    recover(&vault, &fleet.clock, 0..40, &mut number);
+
+    let killed = fleet.fault("kill leader");
+    let replica = killed.strip_prefix("kill ").expect("what was killed").to_owned();
+    recover(&vault, &fleet.clock, 0..20, &mut number);
+    fleet.fault(&format!("restart {replica}"));
+    fleet.whole();
+
+    fleet.fault("pause replica:2");
+    recover(&vault, &fleet.clock, 0..5, &mut number);
+    fleet.fault("resume replica:2");
+    fleet.whole();
+
+    fleet.fault("cut replica:3");
+    recover(&vault, &fleet.clock, 5..10, &mut number);
+    fleet.fault("mend replica:3");
+    fleet.whole();
+
+    fleet.fault("replace replica:1");
+    recover(&vault, &fleet.clock, 10..15, &mut number);
+    fleet.whole();
+    // The one that was replaced is needed now.
+    fleet.fault("kill replica:2");
+    recover(&vault, &fleet.clock, 0..40, &mut number);
+}
+
+#[test]
+fn a_fleet_ends_with_its_supervisor_and_goes_on_where_it_was() {
+    let fleet = Fleet::up(THREE);
+    let vault = fleet.people(5);
+    vault.register_population(0..5, |_| ControlFlow::Continue(())).expect("every account");
+    drop(vault);
+    let pids = fleet.pids();
+    assert_eq!(pids.len(), 4);
+    assert!(pids.iter().all(|pid| runs(*pid)), "{pids:?}");
+    let (code, folder) = fleet.end();
+    assert_eq!(code, Some(130));
+    assert!(!pids.iter().any(|pid| runs(*pid)), "{pids:?}");
+
+    let mut fleet = Fleet::up_in(folder);
+    recover(&fleet.people(5), &fleet.clock, 0..5, &mut 0);
+    let pids = fleet.pids();
+    // Killed: nothing can be done in order any more.
+    fleet.up.kill().expect("it runs");
+    fleet.up.wait().expect("it ends");
+    let until = fleet.clock.now().after(PATIENCE);
+    while pids.iter().any(|pid| runs(*pid)) {
+        assert!(fleet.clock.now() < until, "processes that outlive their supervisor: {pids:?}");
+        fleet.rest(LOOK);
+    }
+}
+
+#[test]
+fn faults_are_told_in_the_status_and_undone() {
+    let fleet = Fleet::up(THREE);
+    let in_force = |status: &Value, replica: usize| {
+        let faults = status["replicas"][replica - 1]["said"]["faults"].as_array().cloned();
+        let faults = faults.unwrap_or_default();
+        faults.iter().map(|it| it.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    for (words, replica, shown, undo) in [
+        ("slow-disk replica:1 2ms", 1, "slow-disk replica:1 2ms", "slow-disk replica:1 0ms"),
+        ("slow-hsm replica:2 2ms", 2, "slow-hsm replica:2 2ms", "slow-hsm replica:2 0ms"),
+        ("clock-jump replica:3 +1h", 3, "clock-jump replica:3 +1h", "clock-jump replica:3 -1h"),
+        (
+            "degrade replica:1->replica:2 delay=1ms loss=1%",
+            1,
+            "degrade replica:1->replica:2 delay=1ms loss=1%",
+            "mend replica:1->replica:2",
+        ),
+        ("cut ->replica:3", 2, "cut replica:2->replica:3", "mend all"),
+    ] {
+        assert_eq!(fleet.fault(words), words);
+        let (_, status) = fleet.status();
+        assert_eq!(in_force(&status, replica), [shown], "{words}");
+        fleet.fault(undo);
+        let (_, status) = fleet.status();
+        assert_eq!(in_force(&status, replica), [""; 0], "{undo}");
+    }
+    let output = fleet.command(&["fault", "pause replica:2", "--for", "1ms"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said["undone"], "resume replica:2");
+    for (words, why) in [
+        ("kill replica:4", "there is no replica 4"),
+        ("restart replica:1", "replica 1 runs"),
+        ("kill hsm-session:999", "there is no HSM session 999"),
+    ] {
+        let output = fleet.command(&["fault", words]);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(text(&output.stderr).contains(why), "{words}: {}", text(&output.stderr));
+    }
+    // Without a majority nothing commits, and the status says so.
+    fleet.fault("kill replica:1");
+    fleet.fault("kill replica:2");
+    fleet.wait("the last one knows that it is alone", |can_commit, _| !can_commit);
+}
+
+#[test]
+fn mistakes_end_with_their_codes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |arguments: &[&str], code: i32, words: &str| {
+        let output = vaultmark(folder.path()).args(arguments).output().expect("the binary starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    };
+    std::fs::write(folder.path().join("bad.toml"), "version = 1\nname = \"a\"\nreplcas = 3\n")
+        .expect("a file");
+    check(&["vault", "up", "bad.toml"], 2, "did you mean \"replicas\"?");
+    check(&["vault", "up", "nowhere.toml"], 2, "nowhere.toml");
+    check(&["vault", "status", "--folder", "nowhere"], 1, "no fleet runs behind nowhere");
+    check(&["vault", "fault", "kill leader", "--folder", "nowhere"], 1, "no fleet runs");
+    check(&["vault", "fault", "kil leader"], 2, "\"kil\" is not a fault");
+    check(&["vault", "replica", "--folder", "nowhere", "--number", "1"], 1, "nowhere");
+}
