@@ -30,10 +30,11 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::quorum;
 use crate::vault::channel::noise;
 
-/// Bytes of the longest frame: the consensus library's largest batch (1 MiB) and what names it.
-pub(super) const FRAME_LEN_MAX: usize = (1 << 20) + 64;
+/// Bytes of the longest frame: a consensus group's longest, and what names it.
+pub(super) const FRAME_LEN_MAX: usize = quorum::FRAME_LEN_MAX + 64;
 
 /// Bytes of the longest hello; they are read before anything is known of who speaks.
 const HELLO_LEN_MAX: usize = 64;

@@ -28,7 +28,7 @@ use super::status::{DeviceStatus, GroupStatus, ReplicaCounters, ReplicaStatus};
 use super::within;
 use super::wrappers::{self, JumpingClock};
 use crate::fault::Fault;
-use crate::quorum::{Member, QuorumLog};
+use crate::quorum::{self, Member, QuorumLog};
 use crate::vault::channel::ChannelServer;
 use crate::vault::command::Command;
 use crate::vault::{AccountId, AttemptId, VaultServer};
@@ -118,7 +118,11 @@ impl Service {
     /// Why a group stopped by itself.
     pub(super) fn failure(&self) -> Option<String> {
         let groups = self.groups();
-        groups.iter().find_map(|hosted| hosted.member.status().failure)
+        groups.iter().find_map(|hosted| {
+            let status = hosted.member.status();
+            // What it only cannot do at the moment is told in the status.
+            if status.role == quorum::Role::Stopped { status.failure } else { None }
+        })
     }
 
     /// Stops answering clients.
@@ -482,6 +486,7 @@ fn index(group: u32) -> Option<usize> {
 
 fn group_status(group: u32, member: &Member) -> GroupStatus {
     let status = member.status();
+    let fsync_ns = &status.counters.fsync_ns;
     GroupStatus {
         group,
         role: format!("{:?}", status.role).to_lowercase(),
@@ -495,6 +500,11 @@ fn group_status(group: u32, member: &Member) -> GroupStatus {
         lags: status.followers.iter().map(|it| (it.replica, it.lag)).collect(),
         commits: status.counters.commits,
         elections: status.counters.elections,
+        frames_dropped: status.counters.frames_dropped,
+        fsyncs: fsync_ns.len(),
+        fsync_p50_ns: fsync_ns.value_at_quantile(0.5),
+        fsync_p99_ns: fsync_ns.value_at_quantile(0.99),
+        fsync_max_ns: fsync_ns.max(),
         failure: status.failure,
     }
 }

@@ -52,7 +52,17 @@ pub struct GroupStatus {
     pub commits: u64,
     /// How often it became leader.
     pub elections: u64,
-    /// Why it stopped by itself.
+    /// Frames from the others that were dropped: not understood, or beyond a limit.
+    pub frames_dropped: u64,
+    /// fdatasync calls of its log since its start, and how long they took.
+    pub fsyncs: u64,
+    /// Their median, in nanoseconds.
+    pub fsync_p50_ns: u64,
+    /// Their 99th percentile.
+    pub fsync_p99_ns: u64,
+    /// The longest.
+    pub fsync_max_ns: u64,
+    /// Why it stopped by itself, or what it cannot do at the moment.
     pub failure: Option<String>,
 }
 
