@@ -1,7 +1,6 @@
 //! A fleet of the built binary's processes, and the people who use it.
 
 use std::io::{BufReader, Read};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;

@@ -264,7 +264,7 @@ pub(super) fn arrived(
             incoming.feed = Some(feed);
             let state = Arc::clone(&incoming.state);
             let take = take(Arc::clone(post), raft, from, stream, requests, state);
-            drop(post.runtime.spawn(take));
+            post.spawn(take);
         }
     }
     let limit = incoming.state.count.load(Ordering::Relaxed) + WINDOW;

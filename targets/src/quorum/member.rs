@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use super::machine::Hold;
 use super::parcel::Spool;
 use super::post::{Mail, Post, PostConfig, lock, number_of, replacement_id};
 use super::replica::{Opened, Replica, Room, check, mix, propose};
-use super::types::Raft;
+use super::types::{Raft, Runtime};
 use super::wal::Meter;
 use super::{
     CommitError, Committed, MemberConfig, QuorumError, QuorumLog, Start, StateMachine, Wire,
@@ -197,7 +198,10 @@ impl Member {
         });
         let tasks = vec![
             tokio::spawn(Arc::clone(&shared).watch()),
-            tokio::spawn(caretaker::take_care(Arc::clone(&shared))),
+            tokio::spawn(DeterministicRng::<Runtime>::scope(
+                mix(life, 0, u64::from(number)),
+                caretaker::take_care(Arc::clone(&shared)),
+            )),
         ];
         let member = Self { shared, replica: Some(replica), tasks };
         if founds {

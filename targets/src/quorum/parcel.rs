@@ -241,7 +241,7 @@ pub(super) fn arrived(
             arriving.feed = Some(feed);
             let state = Arc::clone(&arriving.state);
             let receive = receive(Arc::clone(post), raft, from, transfer, pieces, state);
-            drop(post.runtime.spawn(receive));
+            post.spawn(receive);
         }
     }
     let limit = arriving.state.count.load(Ordering::Relaxed) + WINDOW;

@@ -13,14 +13,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::appends::{self, Incoming, Outgoing};
 use super::packet::{self, Addressed, Call, Packet, Reply, StreamId};
 use super::parcel::{self, Arriving, Departing, Spool};
+use super::replica::mix;
 use super::transport::{Answer, Lost, Message, Transport};
-use super::types::{Raft, Types};
+use super::types::{Raft, Runtime, Types};
 use super::{FRAME_LEN_MAX, Wire};
 
 /// Calls that are being answered at a time: each peer has at most a heartbeat and a few votes under
@@ -196,6 +198,13 @@ impl Post {
         }
     }
 
+    /// Runs something on the replica's runtime, with chance for the library: it looks for it in the
+    /// task that calls it, and frames may come from any.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let seed = mix(self.life, self.next.fetch_add(1, Ordering::Relaxed), u64::from(self.me));
+        drop(self.runtime.spawn(DeterministicRng::<Runtime>::scope(seed, task)));
+    }
+
     pub(super) fn drop_frame(&self) {
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -217,13 +226,13 @@ impl Post {
             return self.drop_frame();
         }
         let post = Arc::clone(self);
-        drop(self.runtime.spawn(async move {
+        self.spawn(async move {
             let reply = answer.await;
             post.answering.fetch_sub(1, Ordering::Relaxed);
             if let Some(reply) = reply {
                 post.send(to, &Packet::Answer { id, reply });
             }
-        }));
+        });
     }
 
     /// Calls and waits for the answer, but not for ever.
