@@ -99,7 +99,8 @@ fn from_env(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_is_lost_whatever_is_done() {
-    let (faults, seed) = (from_env("VAULTMARK_CHAOS_FAULTS", 20), from_env("VAULTMARK_CHAOS_SEED", 1));
+    let (faults, seed) =
+        (from_env("VAULTMARK_CHAOS_FAULTS", 20), from_env("VAULTMARK_CHAOS_SEED", 1));
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let fleet = Fleet::up(FIVE);
     let vault = fleet.people(RECOVERED + GUESSED);
@@ -135,13 +136,9 @@ fn nothing_is_lost_whatever_is_done() {
         let words = if wrong.len() < WRONG_MAX && (wrong.is_empty() || chance.gen_bool(0.6)) {
             let fine = (1..=5).filter(|n| wrong.iter().all(|(other, _)| other != n));
             let replica = *fine.collect::<Vec<u32>>().choose(&mut chance).expect("three at least");
-            let (what, undo) = *[
-                ("kill", "restart"),
-                ("pause", "resume"),
-                ("cut", "mend"),
-            ]
-            .choose(&mut chance)
-            .expect("three");
+            let (what, undo) = *[("kill", "restart"), ("pause", "resume"), ("cut", "mend")]
+                .choose(&mut chance)
+                .expect("three");
             wrong.push((replica, undo));
             // Also one way only.
             match (what, chance.gen_range(0..3)) {

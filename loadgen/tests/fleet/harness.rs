@@ -177,7 +177,12 @@ pub(crate) fn runs(pid: u64) -> bool {
 
 /// Recovers accounts until each comes back with its key; those that fail are asked again, as people
 /// would.
-pub(crate) fn recover(vault: &RemoteVault, clock: &Arc<SystemClock>, accounts: std::ops::Range<u64>, number: &mut u64) {
+pub(crate) fn recover(
+    vault: &RemoteVault,
+    clock: &Arc<SystemClock>,
+    accounts: std::ops::Range<u64>,
+    number: &mut u64,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for account in accounts {
         let until = clock.now().after(PATIENCE);
@@ -195,4 +200,3 @@ pub(crate) fn recover(vault: &RemoteVault, clock: &Arc<SystemClock>, accounts: s
         }
     }
 }
-

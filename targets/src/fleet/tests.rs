@@ -114,8 +114,7 @@ fn what_was_changed_on_the_way_ends_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("its address");
         let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (mut dialled, (accepted, _)) =
-            (dialled.expect("dialled"), accepted.expect("accepted"));
+        let (mut dialled, (accepted, _)) = (dialled.expect("dialled"), accepted.expect("accepted"));
         // A frame that claims to be longer than any.
         dialled.write_all(&u32::MAX.to_be_bytes()).await.expect("written");
         let opened = link::open(accepted, Side::Accepted, b"", None).await;
@@ -136,8 +135,7 @@ async fn replica(
         let Ok(bytes) = link::hear_hello(&mut stream).await else { continue };
         let hello = Hello::decode(&bytes).expect("a hello of this version");
         let key = key.as_ref().filter(|_| hello.role.is_sealed());
-        let Ok((mut sender, mut receiver)) =
-            link::open(stream, Side::Accepted, &bytes, key).await
+        let Ok((mut sender, mut receiver)) = link::open(stream, Side::Accepted, &bytes, key).await
         else {
             continue;
         };

@@ -116,7 +116,11 @@ fn run_relay(args: &PartArgs, ui: &mut Ui) -> Result<(), String> {
     let (certificate, key) = fleet.certificate();
     let config = RelayConfig {
         listen: spec.listen,
-        transport: if spec.tls { Transport::Tls { certificate, key } } else { Transport::Plaintext },
+        transport: if spec.tls {
+            Transport::Tls { certificate, key }
+        } else {
+            Transport::Plaintext
+        },
         token_key: TokenKey::read(&fleet.token_key()).map_err(|error| error.to_string())?,
         groups: fleet.spec.groups,
         limits: match spec.limits {

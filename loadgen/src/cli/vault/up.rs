@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 use std::future::pending;
-use std::os::unix::process::CommandExt as _;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -184,13 +184,7 @@ async fn start_relay(
     Ok(url)
 }
 
-fn announce(
-    fleet: &Fleet,
-    args: &UpArgs,
-    ui: &mut Ui,
-    status: &FleetStatus,
-    url: Option<&str>,
-) {
+fn announce(fleet: &Fleet, args: &UpArgs, ui: &mut Ui, status: &FleetStatus, url: Option<&str>) {
     let folder = fleet.folder.display();
     let pid = |state: &ProcessState| match state {
         ProcessState::Running { pid } | ProcessState::Paused { pid } => Some(*pid),
