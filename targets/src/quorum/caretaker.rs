@@ -30,13 +30,13 @@ pub(super) async fn take_care(shared: Arc<Shared>) {
             continue;
         }
         let joiners: BTreeMap<u32, u32> = shared.post.joiners.borrow().clone();
-        for (number, id) in joiners {
-            if let Some(step) = next_step(&shared, number, id) {
-                // Whatever came of it, the next look sees it: the change may be made later, or by
-                // another leader, or be refused because one is under way.
-                let change = shared.raft.change_membership(step, false);
-                drop(tokio::time::timeout(shared.config.group.commit_timeout, change).await);
-            }
+        let step = half_changed(&shared)
+            .or_else(|| joiners.into_iter().find_map(|(number, id)| next_step(&shared, number, id)));
+        if let Some(step) = step {
+            // Whatever came of it, the next look sees it: the change may be made later, or by
+            // another leader, or be refused because one is under way.
+            let change = shared.raft.change_membership(step, false);
+            drop(tokio::time::timeout(shared.config.group.commit_timeout, change).await);
         }
     }
 }
@@ -48,6 +48,15 @@ fn would_join(shared: &Shared) -> bool {
     let is_voter =
         metrics.borrow_watched().membership_config.membership().voter_ids().any(|id| id == me);
     me != number_of(me) && !is_voter
+}
+
+/// What ends a change that its leader did not live to end: until then a majority of the voters before
+/// it is needed as well, and one of these is lost.
+fn half_changed(shared: &Shared) -> Option<ChangeMembers<u32, ()>> {
+    let metrics = shared.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let configs = metrics.membership_config.membership().get_joint_config().len();
+    (configs > 1).then(|| ChangeMembers::AddVoterIds(BTreeSet::new()))
 }
 
 /// What brings `id` closer to being the voter of its number.
