@@ -30,8 +30,9 @@ pub(super) async fn take_care(shared: Arc<Shared>) {
             continue;
         }
         let joiners: BTreeMap<u32, u32> = shared.post.joiners.borrow().clone();
-        let step = half_changed(&shared)
-            .or_else(|| joiners.into_iter().find_map(|(number, id)| next_step(&shared, number, id)));
+        let step = half_changed(&shared).or_else(|| {
+            joiners.into_iter().find_map(|(number, id)| next_step(&shared, number, id))
+        });
         if let Some(step) = step {
             // Whatever came of it, the next look sees it: the change may be made later, or by
             // another leader, or be refused because one is under way.

@@ -2,7 +2,7 @@
 //! simulated time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,19 +30,23 @@ struct Fleet {
     change: fn(GroupConfig) -> GroupConfig,
     replicas: u32,
     lives: u64,
+    /// Which life each member is in.
+    running: BTreeMap<u32, u64>,
 }
 
 struct Net {
     weather: Mutex<Weather>,
     draws: AtomicU64,
     members: Mutex<BTreeMap<u32, Arc<Member>>>,
+    /// Lives of members that send no more.
+    ended: Mutex<BTreeSet<u64>>,
     /// A fingerprint of every frame and when it was sent.
     trace: AtomicU64,
     begun: Instant,
 }
 
-impl std::fmt::Debug for Net {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Net")
     }
 }
@@ -51,12 +55,18 @@ impl std::fmt::Debug for Net {
 struct Line {
     net: Arc<Net>,
     from: u32,
-    alive: Arc<AtomicBool>,
+    life: u64,
 }
 
 impl Net {
     fn draw(&self, below: u64) -> u64 {
         mix(self.draws.fetch_add(1, Ordering::Relaxed), 1, 1) % below
+    }
+
+    fn leader(&self) -> Option<Arc<Member>> {
+        let members = self.members.lock().unwrap();
+        let leads = |(number, member): &(&u32, &Arc<Member>)| member.leader() == Some(**number);
+        members.iter().find(leads).map(|(_, member)| Arc::clone(member))
     }
 }
 
@@ -64,6 +74,9 @@ impl Wire for Line {
     fn send(&self, to: u32, frame: Vec<u8>) {
         assert!(frame.len() <= FRAME_LEN_MAX);
         let (net, from) = (&self.net, self.from);
+        if net.ended.lock().unwrap().contains(&self.life) {
+            return;
+        }
         let at = u64::try_from(net.begun.elapsed().as_micros()).unwrap();
         let print = mix(net.trace.load(Ordering::Relaxed), u64::from(crc32fast::hash(&frame)), at);
         net.trace.store(print, Ordering::Relaxed);
@@ -76,11 +89,11 @@ impl Wire for Line {
         for _ in 0..copies {
             let (least, most) = weather.delay_us;
             let delay = Duration::from_micros(least + net.draw(most - least + 1));
-            let (net, frame, alive) = (Arc::clone(net), frame.clone(), Arc::clone(&self.alive));
+            let (net, frame) = (Arc::clone(net), frame.clone());
             drop(tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
                 let member = net.members.lock().unwrap().get(&to).cloned();
-                if let Some(member) = member.filter(|_| alive.load(Ordering::Relaxed)) {
+                if let Some(member) = member {
                     member.deliver(from, &frame);
                 }
             }));
@@ -94,12 +107,14 @@ impl Fleet {
             weather: Mutex::new(CALM),
             draws: AtomicU64::new(seed << 32),
             members: Mutex::default(),
+            ended: Mutex::default(),
             trace: AtomicU64::new(0),
             begun: Instant::now(),
         });
         let disks = (1..=replicas).map(|number| (number, MemoryDisk::new())).collect();
         let journals = Journals::default();
-        let mut fleet = Self { net, journals, disks, change, replicas, lives: seed };
+        let mut fleet =
+            Self { net, journals, disks, change, replicas, lives: seed, running: BTreeMap::new() };
         for number in 1..=replicas {
             fleet.start(number, Start::Found).await.unwrap();
         }
@@ -112,9 +127,10 @@ impl Fleet {
         let group = GroupConfig { seed: self.lives, ..group };
         let machine = self.journals.maker(&group)(number).unwrap();
         let config = MemberConfig { number, start, group };
-        let alive = Arc::new(AtomicBool::new(true));
-        let wire = Arc::new(Line { net: Arc::clone(&self.net), from: number, alive });
-        let member = Member::start(config, machine, wire).await?;
+        let (net, life) = (Arc::clone(&self.net), self.lives);
+        let member = Member::start(config, machine, Arc::new(Line { net, from: number, life }));
+        let member = member.await?;
+        self.running.insert(number, life);
         self.net.members.lock().unwrap().insert(number, Arc::new(member));
         Ok(())
     }
@@ -123,8 +139,9 @@ impl Fleet {
     async fn kill(&self, number: u32, survivors: Survivors) {
         let member = self.net.members.lock().unwrap().remove(&number).unwrap();
         self.disks[&number].crash(survivors);
+        self.net.ended.lock().unwrap().insert(self.running[&number]);
         let mut member = member;
-        // A client may still hold it for the moment of a call.
+        // A client that waits for an answer still holds it.
         let member = loop {
             match Arc::try_unwrap(member) {
                 Ok(member) => break member,
@@ -139,20 +156,10 @@ impl Fleet {
         *self.net.weather.lock().unwrap() = weather;
     }
 
-    fn leader(&self) -> Option<Arc<Member>> {
-        let members = self.net.members.lock().unwrap();
-        let leads = |(number, member): &(&u32, &Arc<Member>)| member.leader() == Some(**number);
-        members.iter().find(leads).map(|(_, member)| Arc::clone(member))
-    }
-
     /// Commits at whoever leads; whether that was answered.
     async fn commit(net: &Arc<Net>, command: Vec<u8>) -> bool {
         for _ in 0..500 {
-            let members: Vec<_> = net.members.lock().unwrap().values().cloned().collect();
-            for member in members {
-                if member.leader().is_none_or(|leader| leader != member.number()) {
-                    continue;
-                }
+            if let Some(member) = net.leader() {
                 match member.commit(command.clone()).await {
                     Ok(_) => return true,
                     Err(error) if error.surely_not_proposed() => {}
@@ -186,14 +193,20 @@ impl Fleet {
     /// that was answered, and nothing twice.
     async fn check(&self, answered: &BTreeSet<Vec<u8>>) {
         self.weather(CALM);
-        assert!(Self::commit(&self.net, b"the last".to_vec()).await);
+        let mut last = Vec::new();
+        for n in 0..9 {
+            last = format!("the last, {n}").into_bytes();
+            if Self::commit(&self.net, last.clone()).await {
+                break;
+            }
+        }
         let numbers: Vec<u32> = self.net.members.lock().unwrap().keys().copied().collect();
         let mut journals = Vec::new();
         for number in numbers {
             let journal = self.journals.0.lock().unwrap()[&number].clone();
             let mut commands = journal.0.subscribe();
-            let last = |all: &Vec<Vec<u8>>| all.last().is_some_and(|last| last == b"the last");
-            let waited = tokio::time::timeout(Duration::from_secs(60), commands.wait_for(last));
+            let all = |all: &Vec<Vec<u8>>| all.last() == Some(&last);
+            let waited = tokio::time::timeout(Duration::from_secs(60), commands.wait_for(all));
             journals.push(waited.await.expect("it catches up").unwrap().clone());
         }
         for journal in &journals {
@@ -299,7 +312,7 @@ async fn an_empty_member_takes_the_place_of_a_lost_one() {
         let load = fleet.load(8, 30, "while");
         if leader_dies && replicas > 3 {
             tokio::time::sleep(Duration::from_millis(150)).await;
-            let leader = fleet.leader().map_or(1, |leader| leader.number());
+            let leader = fleet.net.leader().map_or(1, |leader| leader.number());
             fleet.kill(leader, Survivors::Nothing).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             fleet.start(leader, Start::Resume).await.unwrap();

@@ -24,7 +24,7 @@ fn log_id() -> impl Strategy<Value = LogId> {
 
 fn request(
     entries: usize,
-) -> impl Strategy<Value = AppendEntriesRequest<super::super::types::Types>> {
+) -> impl Strategy<Value = AppendEntriesRequest<types::Types>> {
     let commands =
         proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..99), 0..=entries);
     (vote(), proptest::option::of(log_id()), proptest::option::of(log_id()), commands).prop_map(
