@@ -22,9 +22,7 @@ fn log_id() -> impl Strategy<Value = LogId> {
         .prop_map(|(term, node_id, index)| LogId { leader_id: LeaderId { term, node_id }, index })
 }
 
-fn request(
-    entries: usize,
-) -> impl Strategy<Value = AppendEntriesRequest<types::Types>> {
+fn request(entries: usize) -> impl Strategy<Value = AppendEntriesRequest<types::Types>> {
     let commands =
         proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..99), 0..=entries);
     (vote(), proptest::option::of(log_id()), proptest::option::of(log_id()), commands).prop_map(
