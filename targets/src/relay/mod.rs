@@ -32,6 +32,8 @@ mod connection;
 pub mod exchange;
 mod refusal;
 mod router;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 
 pub use buckets::Rate;

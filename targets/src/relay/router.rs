@@ -245,3 +245,7 @@ impl<U> fmt::Debug for Router<U> {
         f.debug_struct("Router").field("groups", &self.groups).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

@@ -29,6 +29,8 @@ mod client_file;
 mod direct;
 mod error;
 mod http;
+#[cfg(test)]
+mod tests;
 
 pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
