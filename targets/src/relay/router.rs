@@ -228,7 +228,8 @@ impl<'a> Seeking<'a> {
     fn begin(group: &'a Group) -> Option<Self> {
         let order = (Ordering::AcqRel, Ordering::Acquire);
         let begun = group.sought.compare_exchange(false, true, order.0, order.1).is_ok();
-        begun.then_some(Self(group))
+        // Made only then: one that was never begun must not end what another has.
+        begun.then(|| Self(group))
     }
 }
 
