@@ -26,6 +26,7 @@ mod parcel;
 mod post;
 mod recovery;
 mod replica;
+mod runtime;
 mod transport;
 mod types;
 mod wal;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The library asks for time through static functions, so a [`vaultmark_hsm::Clock`] cannot be
 /// handed to it; its timers are tokio's, which a paused runtime turns into simulated ones.
-pub(super) type Runtime = DeterministicRng<openraft::TokioRuntime>;
+pub(super) type Runtime = DeterministicRng<super::runtime::OrderedRuntime>;
 
 openraft::declare_raft_types!(
     /// The choices openraft leaves to its user.

@@ -351,3 +351,25 @@ async fn commits_under_way_share_a_long_round_trip() {
     assert!(took < Duration::from_millis(10 * 50), "{took:?}");
     fleet.close().await;
 }
+
+#[test]
+fn a_seed_has_one_course() {
+    let run = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut fleet = Fleet::found(3, 8, often).await;
+            fleet.weather(STORM);
+            let load = fleet.load(8, 20, "same");
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            fleet.kill(1, Survivors::FirstBytes(50)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            fleet.start(1, Start::Resume).await.unwrap();
+            let answered = load.end().await;
+            let trace = fleet.net.trace.load(Ordering::Relaxed);
+            fleet.close().await;
+            (answered, trace)
+        })
+    };
+    assert_eq!(run(), run());
+}
