@@ -23,6 +23,8 @@ mod life_tests;
 #[cfg(test)]
 mod register_tests;
 #[cfg(test)]
+mod state_crashes;
+#[cfg(test)]
 mod state_properties;
 #[cfg(test)]
 mod state_tests;

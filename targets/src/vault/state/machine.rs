@@ -50,6 +50,18 @@ impl VaultState {
         Ok(Self { accounts, due, now_ms: head.now_ms, accounts_max, failed: false })
     }
 
+    /// Accounts there are, in whatever state.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether there is no account.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A number that replicas share that applied the same commands, whatever checkpoints they made:
     /// for tests and simulations, as it reads every account.
     ///
