@@ -1,7 +1,7 @@
 //! One connection to a replica process, shared by everybody who asks it something: requests are told
 //! apart by a number and answered in any order.
 //!
-//! It connects by itself, again and again while somebody asks. Nothing is ever sent twice: whether a
+//! It connects by itself, once somebody has asked, and again whenever the connection breaks. Nothing is ever sent twice: whether a
 //! request may be repeated is the asker's to decide, and [`ForwardError::surely_not_processed`] says
 //! when it is safe.
 
@@ -39,6 +39,14 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// How often requests without an answer are looked through: the precision of their deadline.
 const SWEEP: Duration = Duration::from_millis(50);
+/// A replica that says nothing for so long, asked whether it is there, stands still: a process that was
+/// stopped keeps its connections. A busy one answers within milliseconds; ten times that on a machine
+/// with far too much to do.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// How often it is asked while somebody waits for an answer.
+const PING_EVERY: Duration = Duration::from_millis(250);
+/// The number of such questions: nobody's request ever gets that far.
+const PING: u64 = u64::MAX;
 
 /// How a client reaches a replica.
 #[derive(Clone, Debug)]
@@ -130,6 +138,8 @@ struct Shared {
     outbox: Outbox,
     table: Mutex<Table>,
     next_id: AtomicU64,
+    /// When something was last heard.
+    heard_ns: AtomicU64,
     /// Told when somebody asks for the first time since the connection broke.
     wanted: Notify,
     delays: Option<Mutex<Delays>>,
@@ -150,7 +160,7 @@ enum State {
     Idle,
     /// A connection is being made, or stands; requests wait in the outbox.
     Open,
-    /// It could not be made; nobody is kept waiting until it is tried again.
+    /// It broke or could not be made; nobody is kept waiting while it is tried again.
     Down,
 }
 
@@ -164,6 +174,7 @@ impl ReplicaClient {
             outbox: Outbox::new(OUTBOX_LEN_MAX),
             table: Mutex::default(),
             next_id: AtomicU64::new(0),
+            heard_ns: AtomicU64::new(0),
             wanted: Notify::new(),
             delays,
         });
@@ -270,25 +281,21 @@ impl Shared {
 
     async fn serve(&self) {
         let mut backoff = BACKOFF_MIN;
+        self.wanted.notified().await;
         loop {
-            if self.table().state == State::Idle {
-                self.wanted.notified().await;
-            }
             match within(&*self.config.clock, CONNECT_TIMEOUT, self.connect()).await {
                 Some(Ok((mut sender, receiver))) => {
                     backoff = BACKOFF_MIN;
+                    self.table().state = State::Open;
                     self.converse(&mut sender, receiver).await;
                     // What was sent may have been done.
-                    self.fail(State::Idle, &ForwardError::Unknown);
+                    self.fail(&ForwardError::Unknown);
                 }
-                Some(Err(_)) | None => {
-                    self.fail(State::Down, &ForwardError::Unreachable);
-                    let clock = &self.config.clock;
-                    clock.sleep_until(clock.now().after(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                    self.table().state = State::Idle;
-                }
+                Some(Err(_)) | None => self.fail(&ForwardError::Unreachable),
             }
+            let clock = &self.config.clock;
+            clock.sleep_until(clock.now().after(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
@@ -301,13 +308,21 @@ impl Shared {
         let hello = Hello::new(role, self.config.replica).encode();
         let mut stream = TcpStream::connect(self.config.address).await?;
         link::say_hello(&mut stream, &hello).await?;
-        link::open(stream, Side::Dialled, &hello, key).await
+        let (mut sender, mut receiver) = link::open(stream, Side::Dialled, &hello, key).await?;
+        // The kernel takes connections also for a process that stands still.
+        sender.push(&Ask::Ping { id: PING }.encode());
+        sender.flush().await?;
+        match receiver.next().await?.and_then(Say::decode) {
+            Some(Say::Done { id: PING, .. }) => Ok((sender, receiver)),
+            _ => Err(LinkError::Malformed("not who was to be there")),
+        }
     }
 
     /// Until the connection ends, either way.
     async fn converse(&self, sender: &mut link::Sender, mut receiver: Receiver) {
         let clock = &*self.config.clock;
         let (arrived, arriving) = mpsc::channel(IN_FLIGHT_MAX);
+        self.heard();
         // A biased select has no chance in it; each of the four ends only with the connection.
         tokio::select! {
             biased;
@@ -321,6 +336,7 @@ impl Shared {
     async fn hear(&self, receiver: &mut Receiver, arrived: mpsc::Sender<(Moment, u64, Answer)>) {
         while let Ok(Some(body)) = receiver.next().await {
             let Some(say) = Say::decode(body) else { return };
+            self.heard();
             let (id, answer) = match say {
                 Say::Done { id, bytes } => (id, Ok(bytes.to_vec())),
                 Say::Not { id, why } => (id, Err(why.error())),
@@ -346,12 +362,24 @@ impl Shared {
         std::future::pending().await
     }
 
-    /// Tells those who have waited for too long.
+    /// Tells those who have waited for too long, and finds out when nobody is there any more.
     async fn sweep(&self) {
+        let mut pinged = self.config.clock.now();
         loop {
             tokio::time::sleep(SWEEP).await;
             let now = self.config.clock.now();
             let mut table = self.table();
+            if table.waiting.is_empty() {
+                // Nobody waits, so nobody was asked.
+                self.heard();
+            } else if now.since(pinged) > PING_EVERY {
+                pinged = now;
+                let _lost = self.outbox.push(now, Ask::Ping { id: PING }.encode());
+            }
+            let heard = Moment::from_nanos(self.heard_ns.load(Ordering::Relaxed));
+            if now.since(heard) > SILENCE_MAX {
+                return;
+            }
             while let Some((deadline, id)) = table.deadlines.front().copied() {
                 if deadline > now && table.waiting.contains_key(&id) {
                     break;
@@ -372,10 +400,15 @@ impl Shared {
         }
     }
 
+    /// Notes that somebody is there.
+    fn heard(&self) {
+        self.heard_ns.store(self.config.clock.now().as_nanos(), Ordering::Relaxed);
+    }
+
     /// Tells everybody who waits; what is not sent yet is not going to be.
-    fn fail(&self, state: State, error: &ForwardError) {
+    fn fail(&self, error: &ForwardError) {
         let mut table = self.table();
-        table.state = state;
+        table.state = State::Down;
         self.outbox.clear();
         table.deadlines.clear();
         for (_, waiting) in table.waiting.drain() {

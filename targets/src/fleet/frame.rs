@@ -74,6 +74,8 @@ pub(super) enum Ask<'a> {
     Status { id: u64 },
     /// Does something to the replica, in the words of `fault`.
     Fault { id: u64, words: &'a str },
+    /// Whether anybody is there: a process may stand still with all its connections open.
+    Ping { id: u64 },
 }
 
 /// What is replied.
@@ -226,6 +228,7 @@ mod tests {
             Ask::Charge { id: u64::MAX, group: 1, account, attempt: AttemptId([9; 16]) },
             Ask::Status { id: 0 },
             Ask::Fault { id: 5, words: "kill replica:1" },
+            Ask::Ping { id: 6 },
         ];
         for ask in asks {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));

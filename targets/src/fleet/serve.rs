@@ -294,6 +294,7 @@ impl Service {
                     Ok(()) => reply(Say::Done { id, bytes: &[] }),
                     Err(why) => reply(Say::Not { id, why: Why::Failed(&why) }),
                 },
+                (_, Ask::Ping { id }) => reply(Say::Done { id, bytes: &[] }),
                 (
                     _,
                     Ask::Forward { id, .. }
@@ -325,8 +326,13 @@ impl Service {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let hear = async {
             while let Ok(Some(body)) = receiver.next().await {
-                let Some(Ask::Charge { id, group, account, attempt }) = Ask::decode(body) else {
-                    return;
+                let (id, group, account, attempt) = match Ask::decode(body) {
+                    Some(Ask::Charge { id, group, account, attempt }) => (id, group, account, attempt),
+                    Some(Ask::Ping { id }) => {
+                        let _lost = outbox.push(Moment::ZERO, Say::Done { id, bytes: &[] }.encode());
+                        continue;
+                    }
+                    _ => return,
                 };
                 let ready = match (self.leading(group), Arc::clone(&in_flight).try_acquire_owned())
                 {

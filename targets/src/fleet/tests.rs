@@ -146,6 +146,11 @@ async fn replica(
                 let id = match ask {
                     Ask::Forward { id, .. } | Ask::Charge { id, .. } => id,
                     Ask::Status { id } | Ask::Fault { id, .. } => id,
+                    Ask::Ping { id } => {
+                        let pong = Say::Done { id, bytes: &[] }.encode();
+                        assert!(outbox.push(clock.now(), pong), "there is room");
+                        continue;
+                    }
                     Ask::Consensus { .. } => continue,
                 };
                 match answer(id, &ask) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hdrhistogram::Histogram;
-use openraft::ServerState;
+use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft_rt::deterministic_rng::DeterministicRng;
@@ -313,15 +313,29 @@ impl Shared {
         *self.leadership.borrow() == Some(self.config.number)
     }
 
+    /// Whether a majority has answered this leader, or has elected it, within the time after which
+    /// others would stand for election, twice: then nobody else leads, most likely.
+    fn is_followed(&self, since: Instant) -> bool {
+        let patience = self.config.group.election_timeout_max * 2;
+        let acked = self.raft.metrics().borrow_watched().last_quorum_acked;
+        let silent = acked.map_or(since.elapsed(), |at| at.elapsed().min(since.elapsed()));
+        self.config.group.replicas == 1 || silent < patience
+    }
+
     /// Follows what the replica says of itself until it stops.
     async fn watch(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        // Since when it leads.
+        let mut since = None;
         loop {
             let (leader, leads) = {
                 let now = metrics.borrow_and_update();
                 (now.current_leader.map(number_of), now.state == ServerState::Leader)
             };
-            // It leads once a majority has confirmed its vote, not when it merely counts them.
+            since = if leads { since.or_else(|| Some(Instant::now())) } else { None };
+            // It leads once a majority has confirmed its vote, not when it merely counts them; and for
+            // as long as a majority answers. The library would have it lead for ever alone.
+            let leads = since.is_some_and(|since| self.is_followed(since));
             let leader = leader.filter(|leader| *leader != self.config.number || leads);
             let changed = self.leadership.send_if_modified(|now| {
                 let changed = *now != leader;
@@ -331,7 +345,15 @@ impl Shared {
             if changed && leader == Some(self.config.number) {
                 self.elections.fetch_add(1, Ordering::Relaxed);
             }
-            if metrics.changed().await.is_err() {
+            let changed = metrics.changed();
+            let ended = if since.is_some() {
+                // Silence is no change of the library's.
+                let look = tokio::time::timeout(self.config.group.heartbeat, changed).await;
+                look.is_ok_and(|changed| changed.is_err())
+            } else {
+                changed.await.is_err()
+            };
+            if ended {
                 break;
             }
         }
