@@ -327,9 +327,12 @@ impl Service {
         let hear = async {
             while let Ok(Some(body)) = receiver.next().await {
                 let (id, group, account, attempt) = match Ask::decode(body) {
-                    Some(Ask::Charge { id, group, account, attempt }) => (id, group, account, attempt),
+                    Some(Ask::Charge { id, group, account, attempt }) => {
+                        (id, group, account, attempt)
+                    }
                     Some(Ask::Ping { id }) => {
-                        let _lost = outbox.push(Moment::ZERO, Say::Done { id, bytes: &[] }.encode());
+                        let _lost =
+                            outbox.push(Moment::ZERO, Say::Done { id, bytes: &[] }.encode());
                         continue;
                     }
                     _ => return,

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hdrhistogram::Histogram;
-use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft::{Instant as _, ServerState};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
