@@ -219,6 +219,15 @@ impl ReplicaClient {
         self.ask(|id| Ask::Charge { id, group, account, attempt }.encode()).await.map(drop)
     }
 
+    /// Gives an account a record that opens under no password, by two quorum commits, so that it has
+    /// attempts to be charged. For benchmarks, as [`ReplicaClient::charge`].
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn enroll(&self, group: u32, account: AccountId) -> Result<(), ForwardError> {
+        self.ask(|id| Ask::Enroll { id, group, account }.encode()).await.map(drop)
+    }
+
     /// What the replica says of itself.
     ///
     /// # Errors

@@ -70,6 +70,8 @@ pub(super) enum Ask<'a> {
     Forward { id: u64, group: u32, account: AccountId, purpose: u8, frame: &'a [u8] },
     /// One attempt charged by quorum commit.
     Charge { id: u64, group: u32, account: AccountId, attempt: AttemptId },
+    /// An account with a record that opens under no password, so that it can be charged.
+    Enroll { id: u64, group: u32, account: AccountId },
     /// What the replica says of itself.
     Status { id: u64 },
     /// Does something to the replica, in the words of `fault`.
@@ -204,6 +206,7 @@ pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
         Ask::Consensus { group: 3, bytes: b"frame" },
         Ask::Forward { id: 1, group: 2, account, purpose: 1, frame: &[0; 300] },
         Ask::Charge { id: u64::MAX, group: 1, account, attempt: AttemptId([9; 16]) },
+        Ask::Enroll { id: 3, group: 1, account },
         Ask::Status { id: 0 },
         Ask::Fault { id: 5, words: "kill replica:1" },
     ];
@@ -226,6 +229,7 @@ mod tests {
             Ask::Consensus { group: 3, bytes: b"frame" },
             Ask::Forward { id: 1, group: 2, account, purpose: 1, frame: &[0; 300] },
             Ask::Charge { id: u64::MAX, group: 1, account, attempt: AttemptId([9; 16]) },
+            Ask::Enroll { id: 3, group: 1, account },
             Ask::Status { id: 0 },
             Ask::Fault { id: 5, words: "kill replica:1" },
             Ask::Ping { id: 6 },

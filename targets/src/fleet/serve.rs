@@ -27,11 +27,12 @@ use super::replica::ReplicaConfig;
 use super::status::{DeviceStatus, GroupStatus, ReplicaCounters, ReplicaStatus};
 use super::within;
 use super::wrappers::{self, JumpingClock};
+use crate::client::WRAPPED_LEN;
 use crate::fault::Fault;
 use crate::quorum::{self, Member, QuorumLog};
 use crate::vault::channel::ChannelServer;
-use crate::vault::command::Command;
-use crate::vault::{AccountId, AttemptId, VaultServer};
+use crate::vault::command::{Command, RECORD_LEN_MAX, RegistrationRef};
+use crate::vault::{AccountId, AttemptId, RegistrationId, VaultServer};
 
 /// Connections in all: seven replicas, and some tens of relays, operators and benchmarks.
 const CONNECTIONS_MAX: usize = 256;
@@ -299,6 +300,7 @@ impl Service {
                     _,
                     Ask::Forward { id, .. }
                     | Ask::Charge { id, .. }
+                    | Ask::Enroll { id, .. }
                     | Ask::Status { id }
                     | Ask::Fault { id, .. },
                 ) => reply(Say::Not { id, why: Why::NotAllowed }),
@@ -328,8 +330,9 @@ impl Service {
             while let Ok(Some(body)) = receiver.next().await {
                 let (id, group, account, attempt) = match Ask::decode(body) {
                     Some(Ask::Charge { id, group, account, attempt }) => {
-                        (id, group, account, attempt)
+                        (id, group, account, Some(attempt))
                     }
+                    Some(Ask::Enroll { id, group, account }) => (id, group, account, None),
                     Some(Ask::Ping { id }) => {
                         let _lost =
                             outbox.push(Moment::ZERO, Say::Done { id, bytes: &[] }.encode());
@@ -352,7 +355,11 @@ impl Service {
                 };
                 let (service, outbox) = (Arc::clone(self), Arc::clone(&outbox));
                 drop(tokio::spawn(async move {
-                    let say = match service.charge(&hosted, account, attempt).await {
+                    let done = match attempt {
+                        Some(attempt) => service.charge(&hosted, account, attempt).await,
+                        None => service.enroll(&hosted, account).await,
+                    };
+                    let say = match done {
                         Ok(()) => Say::Done { id, bytes: &[] },
                         Err(why) => Say::Not { id, why },
                     };
@@ -375,14 +382,38 @@ impl Service {
         account: AccountId,
         attempt: AttemptId,
     ) -> Result<(), Why<'static>> {
-        let origin = self.calendar.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = origin + self.clock.now().since(Moment::ZERO);
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let command = Command::Charge { account, attempt, now_ms };
+        let command = Command::Charge { account, attempt, now_ms: self.now_ms() };
         let committed = hosted.member.commit(command.encode()).await;
         committed.map_err(|error| Why::of_commit(&error))?;
         self.counters.charged.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A record as long as a real one, which no password opens: its key is nobody's.
+    async fn enroll(&self, hosted: &Hosted, account: AccountId) -> Result<(), Why<'static>> {
+        let (id, now_ms) = (RegistrationId([0; 16]), self.now_ms());
+        let registration = RegistrationRef {
+            id,
+            record: &[0; RECORD_LEN_MAX],
+            verifying_key: [0; 32],
+            wrapped_key: &[0; WRAPPED_LEN],
+        };
+        let commands = [
+            Command::RegisterPending { account, registration, now_ms },
+            Command::Confirm { account, registration: id, now_ms },
+        ];
+        for command in commands {
+            let committed = hosted.member.commit(command.encode()).await;
+            committed.map_err(|error| Why::of_commit(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The stamp of commands.
+    fn now_ms(&self) -> u64 {
+        let origin = self.calendar.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = origin + self.clock.now().since(Moment::ZERO);
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The group's part here, if this replica leads it.

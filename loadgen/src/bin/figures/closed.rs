@@ -14,6 +14,8 @@ use vaultmark_targets::{Operation, Outcome, Request, Target};
 pub(crate) struct Seen {
     /// Operations that ended well, a second.
     pub(crate) per_s: f64,
+    /// Operations that ended, warm-up included.
+    pub(crate) ended: f64,
     /// The service time that 99 of 100 did not exceed.
     pub(crate) p99: Duration,
 }
@@ -25,7 +27,11 @@ pub(crate) struct Ask {
     pub(crate) first: u64,
     /// …and ending before this one.
     pub(crate) end: u64,
+    /// The first operation's number.
+    pub(crate) number: u64,
     pub(crate) in_flight: usize,
+    /// Operations in all, warm-up included; a run that needs more ends early, and says so.
+    pub(crate) at_most: Option<u64>,
     /// Not counted: connections and caches come to their usual state.
     pub(crate) warm_up: Duration,
     pub(crate) measure: Duration,
@@ -39,19 +45,22 @@ pub(crate) async fn run<T: Target>(
 ) -> Result<Seen, String> {
     let begin = clock.now().after(ask.warm_up);
     let end = begin.after(ask.measure);
-    let (mut flying, mut number) = (FuturesUnordered::new(), 0_u64);
+    let (mut flying, mut sent) = (FuturesUnordered::new(), 0_u64);
     let mut times = hist::new_histogram();
     let mut more = true;
     loop {
         while more && flying.len() < ask.in_flight {
-            let account = ask.first + number % (ask.end - ask.first);
-            let intended = clock.now();
+            if ask.at_most.is_some_and(|at_most| sent == at_most) {
+                return Err("there was room for fewer operations than were done".to_owned());
+            }
+            let account = ask.first + sent % (ask.end - ask.first);
+            let (number, intended) = (ask.number + sent, clock.now());
             let request = Request { operation: ask.operation, account, number, intended };
             let reply = target.perform(request);
             flying.push(async move { (intended, reply.await) });
-            number += 1;
+            sent += 1;
         }
-        let Some((sent, reply)) = flying.next().await else { break };
+        let Some((begun, reply)) = flying.next().await else { break };
         if reply.outcome != Outcome::Complete {
             let why = reply.error.as_deref().unwrap_or("no reason given").to_owned();
             return Err(format!("an operation ended as {}: {why}", reply.outcome));
@@ -59,11 +68,11 @@ pub(crate) async fn run<T: Target>(
         let now = clock.now();
         if now >= begin && now < end {
             // A time beyond two minutes would be clipped; the run is shorter.
-            hist::record(&mut times, vaultmark_hsm::clock::nanos(now.since(sent)));
+            hist::record(&mut times, vaultmark_hsm::clock::nanos(now.since(begun)));
         }
         more = more && now < end;
     }
     let p99 = hist::quantile(&times, 0.99).ok_or("no operation ended within the run")?;
     let per_s = units::float(times.len()) / ask.measure.as_secs_f64();
-    Ok(Seen { per_s, p99: Duration::from_nanos(p99) })
+    Ok(Seen { per_s, ended: units::float(sent), p99: Duration::from_nanos(p99) })
 }
