@@ -78,14 +78,13 @@ pub(crate) fn leader_kill(lab: &Lab) -> Result<Measured, String> {
     let kill = "[[faults]]\nat = \"4s\"\nkill = \"leader\"\nrestart_after = \"3s\"\n";
     for number in 1..=RUNS {
         let told = run(&fleet, folder.path(), &format!("kill-{number}"), 12, kill)?;
-        let fault = told["disruptions"].as_array().and_then(|all| all.first());
-        let fault = fault.ok_or("the run tells of no disruption")?;
+        let fault = &told["faults"][0]["recovery"];
         let ns = fault["time_to_recover_ns"].as_f64().ok_or("it did not recover within the run")?;
         lab.say(&format!(
-            "run {number}: time to recover {:.0} ms, longest without a success {:.0} ms, {} unexpected; verdict {}",
+            "run {number}: time to recover {:.0} ms, longest without a success {:.0} ms, {} failed; verdict {}",
             ns / 1e6,
             fault["longest_gap_ns"].as_f64().unwrap_or(f64::NAN) / 1e6,
-            fault["unexpected"],
+            fault["failed"],
             told["verdict"].as_str().unwrap_or("none"),
         ));
         times.push(ns / 1e6);
