@@ -8,6 +8,7 @@ pub mod channel;
 pub mod command;
 pub mod cryptography;
 pub mod message;
+pub mod plant;
 pub mod proof;
 pub mod server;
 pub mod state;

@@ -10,6 +10,7 @@ use super::account::{AccountId, RegistrationId};
 use super::command::{Command, CommandReply, RegistrationRef, WRAPPED_LEN_MAX};
 use super::cryptography::Cryptography;
 use super::message::{Failure, Refusal, VaultReply};
+use super::plant;
 use super::proof;
 use super::server::{VaultServer, credential_identifier, parse};
 use crate::quorum::QuorumLog;
@@ -42,7 +43,8 @@ impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
         self.registrations()
             .insert(key, Waiting::Started, self.now())
             .map_err(|_| Refusal::Busy)?;
-        let credential = credential_identifier(&account, registration);
+        let under = plant::confirmed_key(&account).unwrap_or(registration);
+        let credential = credential_identifier(&account, under);
         let response = match self.evaluate(room, credential, blinded, stages).await {
             Ok(evaluated) => {
                 self.cryptography.register(request, &evaluated).map_err(|_| Refusal::Malformed)

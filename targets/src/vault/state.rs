@@ -20,6 +20,7 @@ use super::account::{AccountId, AttemptId, RegistrationId};
 use super::command::{
     ChargedId, Command, CommandReply, RECORD_LEN_MAX, RegistrationRef, WRAPPED_LEN_MAX,
 };
+use super::plant::Plant;
 use super::store::{MemoryStore, StorageKey, invalid};
 
 mod account;
@@ -176,6 +177,9 @@ impl VaultState {
         let destroyed = matches!(entry.life, Life::Destroyed);
         if destroyed {
             entry.generation = entry.generation.saturating_add(1);
+            entry.left = ATTEMPTS_MAX;
+        }
+        if Plant::RefillAtReregistration.is_planted() {
             entry.left = ATTEMPTS_MAX;
         }
         for recent in &mut entry.recent {
