@@ -94,7 +94,10 @@ impl Fleet {
             .ok_or("the fleet did not come up")?
             .map_err(|error| format!("the fleet did not come up: {error}"))?;
         let pid = |value: &serde_json::Value| {
-            value.as_u64().and_then(|pid| u32::try_from(pid).ok()).ok_or("a process without a number")
+            value
+                .as_u64()
+                .and_then(|pid| u32::try_from(pid).ok())
+                .ok_or("a process without a number")
         };
         let client = value["client_file"].as_str().ok_or("no client file")?.into();
         let relay = pid(&value["relay"]["pid"])?;
@@ -117,7 +120,8 @@ impl Fleet {
             .map_err(|error| error.to_string())?;
         let mut clients = Vec::new();
         for (replica, line) in (1..).zip(addresses.lines()) {
-            let address: SocketAddr = line.parse().map_err(|_| format!("\"{line}\" is no address"))?;
+            let address: SocketAddr =
+                line.parse().map_err(|_| format!("\"{line}\" is no address"))?;
             let (role, clock) = (role(&keys), Arc::clone(clock));
             let (timeout, network, seed) = (REQUEST_TIMEOUT, None, u64::from(replica));
             let config =

@@ -41,7 +41,8 @@ fn beside_etcd(lab: &Lab, in_flight: usize) -> Result<Measured, String> {
     let vault = Fleet::start(folder.path(), &fleet::Ask { tls: false, charges: true })?;
     let etcd = Etcd::start(folder.path(), &lab.clock)?;
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
-    let role = |keys: &_| ClientRole::Bench(vaultmark_targets::fleet::FleetKeys::link(keys).clone());
+    let role =
+        |keys: &_| ClientRole::Bench(vaultmark_targets::fleet::FleetKeys::link(keys).clone());
     let replicas = vault.replicas(role, &lab.clock, runtime.handle())?;
     let leader = runtime.block_on(leader(replicas))?;
     let charges = Charges { leader: Arc::new(leader) };

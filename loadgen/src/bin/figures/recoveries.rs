@@ -101,12 +101,8 @@ pub(crate) fn relay_cost(lab: &Lab) -> Result<Measured, String> {
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let replicas = fleet.replicas(|_| ClientRole::Relay, &lab.clock, runtime.handle())?;
     let router = Router::new(replicas, 1, Arc::clone(&lab.clock), PATIENCE);
-    let straight = RemoteVault::over(
-        Direct::new(router),
-        &fleet.client,
-        config(),
-        Arc::clone(&lab.clock),
-    );
+    let straight =
+        RemoteVault::over(Direct::new(router), &fleet.client, config(), Arc::clone(&lab.clock));
     let straight = straight.map_err(|error| error.to_string())?;
     let mut more = Vec::new();
     for number in 1..=RUNS {
