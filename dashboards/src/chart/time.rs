@@ -298,8 +298,8 @@ fn bands(
             )])?;
         }
         // The name stands above the plot, clear of the lines, unless another stands there.
-        let name = shortened(&fault.what, 20);
-        let width = i32::try_from(name.chars().count()).unwrap_or(20) * 7;
+        let name = shortened(&fault.what, 28);
+        let width = i32::try_from(name.chars().count()).unwrap_or(28) * 7;
         if left > named_to.max(160) && left + width < canvas.width {
             canvas.text(&name, (left, margins.top - 9), 11.0, FAULT, Stand::Left)?;
             named_to = left + width;

@@ -156,11 +156,8 @@ pub(super) fn device(run: &Run) -> Section {
         };
         row("Durable", durable.to_owned());
         row("Quorum commits", format_count(quorum.commits));
-        // A fleet of processes tells nothing of its disks.
-        if quorum.fsyncs > 0 {
-            row("fsyncs, all replicas", format_count(quorum.fsyncs));
-            row("fsync time", list(&quorum.fsync_ns));
-        }
+        row("fsyncs, all replicas", format_count(quorum.fsyncs));
+        row("fsync time", list(&quorum.fsync_ns));
         row("File system of the log", quorum.file_system.clone());
     }
     if table.rows.is_empty() {

@@ -190,6 +190,7 @@ struct Counts {
     failures: u64,
     sessions_reopened: u64,
     commits: u64,
+    fsyncs: u64,
 }
 
 impl Counts {
@@ -203,13 +204,14 @@ impl Counts {
             failures: device.failures,
             sessions_reopened: device.sessions_reopened,
             commits: said.groups.iter().map(|group| group.commits).sum(),
+            fsyncs: said.groups.iter().map(|group| group.fsyncs).sum(),
         })
     }
 }
 
 /// Adds what the replicas counted between two looks at them.
 fn counted(bench: &mut Bench<'_>, before: &FleetStatus, after: &FleetStatus) {
-    let (mut device, mut commits) = (DeviceResult::default(), 0_u64);
+    let (mut device, mut commits, mut fsyncs) = (DeviceResult::default(), 0_u64, 0_u64);
     let mut partly = Vec::new();
     for replica in &after.replicas {
         let number = replica.replica;
@@ -230,6 +232,7 @@ fn counted(bench: &mut Bench<'_>, before: &FleetStatus, after: &FleetStatus) {
         device.failures += now.failures.saturating_sub(was.failures);
         device.sessions_reopened += now.sessions_reopened.saturating_sub(was.sessions_reopened);
         commits += now.commits.saturating_sub(was.commits);
+        fsyncs += now.fsyncs.saturating_sub(was.fsyncs);
     }
     if !partly.is_empty() {
         bench.run.warnings.push(format!(
@@ -243,7 +246,9 @@ fn counted(bench: &mut Bench<'_>, before: &FleetStatus, after: &FleetStatus) {
         replicas: after.replicas.len() as u64,
         durable: after.durable,
         commits,
-        fsyncs: 0,
+        fsyncs,
+        // Each replica tells the quantiles since its own start: those of the run cannot be made of
+        // them.
         fsync_ns: Quantiles::default(),
         file_system: String::new(),
     });

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use vaultmark::chance::Chance;
+use vaultmark::guesses::{Ended, Guesses};
 use vaultmark::host;
 use vaultmark::innocence::{self, TruthRun};
 use vaultmark::recorder::{Exchange, IntervalSet, Recorder, Sample};
-use vaultmark_hsm::{Moment, clock::nanos};
+use vaultmark::scenario::{Popularity, Population};
+use vaultmark_hsm::{Moment, Suite, clock::nanos};
 use vaultmark_results::Phase;
-use vaultmark_targets::{Operation, Outcome, Reply, Stage};
+use vaultmark_targets::{Evidence, Operation, Outcome, Reply, Stage, bare};
 
 use crate::{Lab, RUNS};
 
@@ -138,6 +141,51 @@ fn pass(kinds: &[&[Pair]], seed: u64) -> Duration {
         }
     }
     host::thread_cpu().saturating_sub(begin)
+}
+
+/// Accounts of the population that the checker is measured over: more than any cache holds.
+const CHECKED_ACCOUNTS: u64 = 1_000_000;
+
+/// Processor time of checking the guess bound of one recovery, in percent of what the generator spends
+/// on it at the least: half of opaque-ke's bare steps, of which its client has more than the server.
+pub(crate) fn checker_cost(lab: &Lab) -> Result<Vec<f64>, String> {
+    let population = Population {
+        accounts: CHECKED_ACCOUNTS,
+        popularity: Popularity::Uniform,
+        concurrent_attempts: false,
+    };
+    let verified =
+        Evidence { evaluated: true, finish_sent: true, verified: true, ..Evidence::default() };
+    let mut runs = Vec::new();
+    for number in 1..=RUNS {
+        let bare = bare::costs(Suite::Ristretto255Sha512, 200, host::thread_cpu).recover;
+        let mut guesses = Guesses::new(&population, true, Moment::ZERO);
+        let begin = host::thread_cpu();
+        for turn in 0..u64::from(RECORDED) {
+            let account = Chance::of(number as u64, 3, turn).below(CHECKED_ACCOUNTS);
+            let ticket = guesses.sent(Operation::Recover, account);
+            let ended = Ended {
+                number: turn,
+                operation: Operation::Recover,
+                account,
+                sent: Moment::from_nanos(turn * 1_000),
+                completed: Moment::from_nanos(turn * 1_000 + 500),
+                outcome: Outcome::Complete,
+                seen: verified,
+            };
+            if guesses.ended(&ended, ticket) {
+                return Err("a vault that did nothing wrong is accused".to_owned());
+            }
+        }
+        let each = nanos(host::thread_cpu().saturating_sub(begin)) / u64::from(RECORDED);
+        let percent = float(each) / (float(nanos(bare)) / 2.0) * 100.0;
+        lab.say(&format!(
+            "run {number}: {each} ns an operation over {CHECKED_ACCOUNTS} accounts, dice included; bare steps of a recovery {:.1} us ({percent:.3} %)",
+            float(nanos(bare)) / 1e3,
+        ));
+        runs.push(percent);
+    }
+    Ok(runs)
 }
 
 /// A count or a time as a double; below 2⁵³ it is exact.
