@@ -347,7 +347,7 @@ impl fmt::Display for Time {
         }
         let (unit, unit_ns) = UNITS
             .into_iter()
-            .find(|(_, unit_ns)| ns % u128::from(*unit_ns) == 0)
+            .find(|(_, unit_ns)| ns.is_multiple_of(u128::from(*unit_ns)))
             .expect("every time is whole nanoseconds");
         write!(f, "{}{unit}", ns / u128::from(unit_ns))
     }

@@ -63,7 +63,7 @@ impl Load {
     }
 
     async fn guess(&self, account: u64) {
-        let guesses = &self.guesses[(account - RECOVERED) as usize];
+        let guesses = &self.guesses[place(account)];
         match self.ask(Operation::RecoverWrong, account).await {
             Outcome::Refused => guesses.answered.fetch_add(1, Ordering::Relaxed),
             Outcome::Destroyed => {
@@ -93,11 +93,17 @@ impl Load {
     }
 }
 
+/// Where the guesses on an account are counted.
+fn place(account: u64) -> usize {
+    usize::try_from(account - RECOVERED).expect("a few hundred accounts")
+}
+
 fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in the order in which it happens")]
 fn nothing_is_lost_whatever_is_done() {
     let (faults, seed) =
         (from_env("VAULTMARK_CHAOS_FAULTS", 20), from_env("VAULTMARK_CHAOS_SEED", 1));
@@ -113,7 +119,8 @@ fn nothing_is_lost_whatever_is_done() {
         recovered: AtomicU64::new(0),
         guesses: (0..GUESSED).map(|_| Guesses::default()).collect(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let theirs = Arc::clone(&load);
     let recovering = runtime.spawn(async move { theirs.recover_all().await });
     let guessing = |guesses: u64| {
@@ -179,7 +186,7 @@ fn nothing_is_lost_whatever_is_done() {
     while load.guesses.iter().any(|it| !it.destroyed.load(Ordering::Relaxed)) {
         runtime.block_on(async {
             for account in RECOVERED..RECOVERED + GUESSED {
-                let guesses = &load.guesses[(account - RECOVERED) as usize];
+                let guesses = &load.guesses[place(account)];
                 if !guesses.destroyed.load(Ordering::Relaxed) {
                     load.guess(account).await;
                 }

@@ -183,7 +183,8 @@ pub(crate) fn recover(
     accounts: std::ops::Range<u64>,
     number: &mut u64,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for account in accounts {
         let until = clock.now().after(PATIENCE);
         loop {

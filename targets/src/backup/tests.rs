@@ -207,7 +207,7 @@ struct Dribble<'a>(Cursor<&'a [u8]>, usize);
 impl Read for Dribble<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.1 += 1;
-        if self.1 % 5 == 0 {
+        if self.1.is_multiple_of(5) {
             return Err(ErrorKind::Interrupted.into());
         }
         let len = bytes.len().min(1 + self.1 % 7);

@@ -134,7 +134,7 @@ async fn shake_hands(
 ) -> Result<StatelessTransportState, LinkError> {
     let refused = |_| LinkError::Malformed("a handshake without the fleet's link key");
     // A key is made from it: only the operating system's will do.
-    let chance = ChaCha20Rng::from_rng(OsRng).map_err(|error| io::Error::other(error))?;
+    let chance = ChaCha20Rng::from_rng(OsRng).map_err(io::Error::other)?;
     let mut state =
         noise::shake_hands(&key.0, hello, side == Side::Dialled, chance).map_err(refused)?;
     let mut message = [0; HANDSHAKE_LEN];

@@ -212,13 +212,12 @@ impl Replica {
         let Self { service, work, consensus } = self;
         service.kill();
         work.shutdown_timeout(END_TIMEOUT);
-        let members = consensus.run(async move {
+        consensus.run(async move {
             let members = service.end().await;
             for member in members {
                 member.close().await;
             }
         });
-        let () = members;
         consensus.end();
     }
 }

@@ -54,6 +54,9 @@ pub enum Part {
     Relay,
 }
 
+/// Is told which process ended, and how.
+pub type Ended = dyn Fn(&str, &str) + Send + Sync;
+
 /// What a fleet is made of, as far as its processes go.
 pub struct SupervisorConfig {
     /// Its name.
@@ -75,7 +78,7 @@ pub struct SupervisorConfig {
     /// The command that is a part. It says `ready` on standard output when it is.
     pub command: Box<dyn Fn(Part) -> std::process::Command + Send + Sync>,
     /// Told when a process ends that nobody killed: which, and how.
-    pub ended: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub ended: Arc<Ended>,
 }
 
 /// A running fleet.

@@ -144,7 +144,7 @@ async fn replica(
             while let Ok(Some(body)) = receiver.next().await {
                 let ask = Ask::decode(body).expect("a request");
                 let id = match ask {
-                    Ask::Forward { id, .. } | Ask::Charge { id, .. } => id,
+                    Ask::Forward { id, .. } | Ask::Charge { id, .. } | Ask::Enroll { id, .. } => id,
                     Ask::Status { id } | Ask::Fault { id, .. } => id,
                     Ask::Ping { id } => {
                         let pong = Say::Done { id, bytes: &[] }.encode();

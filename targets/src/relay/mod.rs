@@ -152,7 +152,6 @@ impl<U: Upstream> Relay<U> {
     }
 
     /// A way to ask what it did so far, also while it runs.
-    #[must_use]
     pub fn counters(&self) -> impl Fn() -> RelayCounters + Send + Sync + 'static + use<U> {
         let shared = Arc::clone(&self.shared);
         move || shared.counters()

@@ -182,7 +182,7 @@ fn parse(signed: &str) -> Option<Token> {
 #[must_use]
 pub fn parse_account(digits: &str) -> Option<AccountId> {
     let digits = digits.as_bytes();
-    if digits.len() % 2 != 0 || digits.len() > 2 * ACCOUNT_LEN_MAX {
+    if !digits.len().is_multiple_of(2) || digits.len() > 2 * ACCOUNT_LEN_MAX {
         return None;
     }
     let mut bytes = [0; ACCOUNT_LEN_MAX];

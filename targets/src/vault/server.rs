@@ -42,6 +42,9 @@ pub struct ServerLimits {
     pub attempts_max: usize,
 }
 
+/// The attempts that a core has begun.
+type Attempts<L> = Expiring<(AccountId, AttemptId), Attempt<L>>;
+
 impl Default for ServerLimits {
     fn default() -> Self {
         Self { registrations_max: 1 << 16, attempts_max: 1 << 18 }
@@ -56,7 +59,7 @@ pub struct VaultServer<L, C: Cryptography = DeviceCryptography> {
     chance: Mutex<ChaCha20Rng>,
     alive: AtomicBool,
     pub(super) registrations: Mutex<Expiring<(AccountId, RegistrationId), Waiting>>,
-    pub(super) attempts: Mutex<Expiring<(AccountId, AttemptId), Attempt<C::Login>>>,
+    pub(super) attempts: Mutex<Attempts<C::Login>>,
     /// When the next sweep is due, in milliseconds since the Unix epoch; `u64::MAX` for never.
     sweep_due_ms: AtomicU64,
     sweep_sooner: Notify,
@@ -321,9 +324,7 @@ impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn attempts(
-        &self,
-    ) -> MutexGuard<'_, Expiring<(AccountId, AttemptId), Attempt<C::Login>>> {
+    pub(super) fn attempts(&self) -> MutexGuard<'_, Attempts<C::Login>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -59,7 +59,7 @@ impl Fleet {
             .spawn()
             .map_err(|error| format!("a fleet does not start: {error}"))?;
         let said = up.stdout.take().ok_or_else(|| "no standard output".to_owned());
-        let started = said.and_then(|said| Self::parts(said));
+        let started = said.and_then(Self::parts);
         let (client_file, pids, relay_pid) = match started {
             Ok(parts) => parts,
             Err(why) => {

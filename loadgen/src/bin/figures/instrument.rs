@@ -114,7 +114,7 @@ type Pair = (Phase, Operation, Outcome);
 fn pass(kinds: &[&[Pair]], seed: u64) -> Duration {
     let measure_end = Moment::from_nanos(u64::MAX / 2);
     let mut recorder = Recorder::new(Keep, Moment::ZERO, Moment::ZERO, measure_end);
-    let mut chance = vaultmark::chance::Chance::of(1, 2, seed);
+    let mut chance = Chance::of(1, 2, seed);
     // Samples are drawn beforehand, spread as times of a vault are: 0.06 to 12 ms in all.
     let mut draw = |pairs: &[Pair]| -> Vec<(Pair, Reply, u64)> {
         let samples = (0..4_096).map(|_| {

@@ -73,7 +73,7 @@ impl MemoryDisk {
         state.crashes += 1;
         state.locked.clear();
         if let Survivors::Sectors(seed) = survivors
-            && mix(seed, 0, 0) % 2 == 0
+            && mix(seed, 0, 0).is_multiple_of(2)
         {
             state.durable_names = state.names.clone();
         }
@@ -143,7 +143,7 @@ impl Content {
         let mut drawn = 0;
         let mut survives = || {
             drawn += 1;
-            mix(seed, number, drawn) % 2 == 0
+            mix(seed, number, drawn).is_multiple_of(2)
         };
         for change in std::mem::take(&mut self.unsynced) {
             match change {

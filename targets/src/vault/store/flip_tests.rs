@@ -15,7 +15,7 @@ const ACCOUNTS: u64 = 60;
 const TRIED_MAX: usize = 48;
 
 fn record(number: u64, round: u8) -> Vec<u8> {
-    (0..300_u64).map(|at| (at.wrapping_mul(number + 7) >> 3) as u8 ^ round).collect()
+    (0..300_u64).map(|at| at.wrapping_mul(number + 7).to_be_bytes()[6] ^ round).collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -33,7 +33,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Everything that a store answers, or its first error.
-fn answers(folder: &Path) -> io::Result<(Option<Vec<u8>>, BTreeMap<u64, Option<Vec<u8>>>)> {
+/// A store's mark, and what it holds of each account.
+type Answers = (Option<Vec<u8>>, BTreeMap<u64, Option<Vec<u8>>>);
+
+fn answers(folder: &Path) -> io::Result<Answers> {
     let store = FjallStore::open(folder)?;
     let mut found = BTreeMap::new();
     for number in 0..ACCOUNTS + 5 {

@@ -82,7 +82,7 @@ proptest! {
         // Made up altogether, or a frame that was cut, with something written over it.
         let mut frame = match like {
             0 => bytes.clone(),
-            1 => opening.clone(),
+            1 => opening,
             2 => reply.clone(),
             _ => later.clone(),
         };
