@@ -28,7 +28,7 @@ fn one_seed_is_the_same_in_two_processes() {
 #[test]
 fn what_is_planted_is_found_and_can_be_seen_again() {
     for (plant, what) in [
-        ("evaluate-before-commit", "no charge of it is committed"),
+        ("evaluate-before-commit", "whose charge is durable on 0 of"),
         ("refill-at-reregistration", "evaluations in generation 1 without a verified success"),
         ("reset-unverified", "without a verified success"),
         ("register-under-confirmed-key", "a confirmed key"),

@@ -103,7 +103,7 @@ impl Fleet {
 
     /// Waits until every group can commit and each replica has applied what is committed.
     pub(crate) fn whole(&self) -> Value {
-        self.wait("every replica is there and has caught up", |can_commit, status| {
+        self.wait("every replica is there, has caught up and votes", |can_commit, status| {
             let replicas = status["replicas"].as_array().expect("a list");
             let groups = |replica: &Value| replica["said"]["groups"].as_array().cloned();
             let Some(groups) = replicas.iter().map(groups).collect::<Option<Vec<_>>>() else {
@@ -113,7 +113,12 @@ impl Fleet {
                 groups.iter().map(|of| of[group]["applied"].clone()).collect()
             };
             let count = status["groups"].as_array().map_or(0, Vec::len);
+            // One that replaces another has caught up before it is given its vote.
+            let votes = |of: &Vec<Value>| {
+                of.iter().all(|group| group["role"] == "leader" || group["role"] == "follower")
+            };
             can_commit
+                && groups.iter().all(votes)
                 && (0..count).all(|group| applied(group).windows(2).all(|two| two[0] == two[1]))
         })
     }
