@@ -64,6 +64,11 @@ impl Fleet {
         Self { folder, up, said, clock }
     }
 
+    /// Where its file is, and its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.path().join("fleet")
     }

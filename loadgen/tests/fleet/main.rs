@@ -3,5 +3,6 @@
 #![expect(clippy::panic, reason = "a test that finds something says what, and when")]
 
 mod chaos;
+mod client;
 mod harness;
 mod life;

@@ -101,9 +101,11 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
             writer.file.allocate(place.segment_bytes).map_err(refused)?;
             place.meter.count_torn_tail();
         }
-        // What was read may have been written and never synced; from here on it is relied upon.
+        // What was read may have been written and never synced, and its name as well: whoever began the
+        // segment may have died just then. From here on both are relied upon.
         if place.flush != Flush::Never {
             writer.file.sync().map_err(refused)?;
+            disk.sync_folder(folder).map_err(refused)?;
         }
     }
     let memory = replay.finish(folder)?;

@@ -30,6 +30,8 @@ struct State {
     /// How many more calls that change something work; then the disk is dead until the next crash.
     calls_left: Option<u64>,
     sync_fails: bool,
+    /// Calls that failed because they were told to.
+    failures: u64,
     folders: BTreeSet<PathBuf>,
 }
 
@@ -46,6 +48,13 @@ impl FailingDisk {
     /// After so many more calls that change something, every call fails: a crash at any point.
     pub(super) fn die_after(&self, calls: u64) {
         lock(&self.state).calls_left = Some(calls);
+    }
+
+    /// What was going to fail does not; what is dead stays so until the next crash.
+    pub(super) fn calm(&self) {
+        let mut state = lock(&self.state);
+        state.sync_fails = false;
+        state.calls_left = state.calls_left.filter(|left| *left == 0);
     }
 
     /// Loses power; works again afterwards.
@@ -68,20 +77,23 @@ impl FailingDisk {
         lock(&self.state).durable.contains(&attempt)
     }
 
-    /// Whether it works: it does not after [`FailingDisk::die_after`], until the next crash.
-    pub(super) fn is_alive(&self) -> bool {
-        lock(&self.state).calls_left != Some(0)
+    /// How many calls failed because they were told to.
+    pub(super) fn failures(&self) -> u64 {
+        lock(&self.state).failures
     }
 
     fn change(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if let Some(left) = &mut state.calls_left {
-            let Some(less) = left.checked_sub(1) else {
-                return Err(io::Error::other("the disk is dead"));
-            };
-            *left = less;
+        match &mut state.calls_left {
+            None => return Ok(()),
+            Some(0) => {}
+            Some(left) => {
+                *left -= 1;
+                return Ok(());
+            }
         }
-        Ok(())
+        state.failures += 1;
+        Err(io::Error::other("the disk is dead"))
     }
 }
 
@@ -155,9 +167,12 @@ impl DiskFile for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.disk.change()?;
-        if std::mem::take(&mut lock(&self.disk.state).sync_fails) {
+        let mut state = lock(&self.disk.state);
+        if std::mem::take(&mut state.sync_fails) {
+            state.failures += 1;
             return Err(io::Error::other("the sync failed"));
         }
+        drop(state);
         self.inner.sync()?;
         lock(&self.disk.state).durable.append(&mut self.pending);
         Ok(())

@@ -149,14 +149,15 @@ impl Fleet {
     /// Starts a replica that does not run. One whose disk fails meanwhile stays down.
     pub(super) async fn start(&self, replica: u32) {
         let _busy = self.busy(replica).await;
-        let (how, life) = {
+        let (how, life, disk) = {
             let mut seat = lock(self.seat(replica));
             if seat.running.is_some() {
                 return;
             }
             seat.lives += 1;
-            (seat.next, seat.lives)
+            (seat.next, seat.lives, seat.disk.clone())
         };
+        let failures = disk.failures();
         self.trace.note(format_args!("replica {replica} starts ({how:?}, life {life})"));
         let mut members = Vec::new();
         for group in 0..self.plan.groups {
@@ -167,8 +168,11 @@ impl Fleet {
                     for member in members {
                         stop(member).await;
                     }
-                    let is_alive = lock(self.seat(replica)).disk.is_alive();
-                    if is_alive && how != Start::Replace {
+                    let was_told_to = disk.failures() > failures;
+                    if was_told_to {
+                        // As after a power cut: a dead disk works again when the next one starts.
+                        disk.crash(Survivors::Sectors(self.fork().next_u64()));
+                    } else {
                         let what = format_args!("replica {replica} does not start again: {why}");
                         self.watch.violated(None, what);
                     }
@@ -314,6 +318,13 @@ impl Fleet {
         self.trace.note(format_args!("the faults end"));
         self.is_calm.store(true, Ordering::Relaxed);
         self.network.calm();
+        for seat in &self.seats {
+            let seat = lock(seat);
+            seat.disk.calm();
+            for store in &seat.stores {
+                store.interrupt(None);
+            }
+        }
     }
 
     pub(super) fn is_calm(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::linear::{Action, Call, Seen, linearize};
 use super::lock;
-use super::watch::{Order, Watch};
+use super::watch::{Asked, Watch};
 use crate::vault::AccountId;
 
 /// Everything clients asked.
@@ -58,11 +58,18 @@ impl History {
     /// Checks every account; says what is wrong to the watch.
     pub(super) fn check(&self, watch: &Watch) {
         let order = watch.order();
-        let mut accounts: BTreeMap<AccountId, Vec<Call>> = BTreeMap::new();
+        let mut asked: BTreeMap<Asked, Vec<Recorded>> = BTreeMap::new();
         for call in lock(&self.calls).iter() {
-            if let Some(known) = call.to_check(&order) {
-                accounts.entry(call.account).or_default().push(known);
+            // A refusal surely changed nothing, and says nothing.
+            if call.seen != Seen::Refused {
+                asked.entry(call.asked()).or_default().push(call.clone());
             }
+        }
+        let mut accounts: BTreeMap<AccountId, Vec<Call>> = BTreeMap::new();
+        for (what, same) in asked {
+            let applied = order.get(&what).map_or(&[][..], Vec::as_slice);
+            let account = same[0].account;
+            accounts.entry(account).or_default().extend(hinted(&same, applied));
         }
         for (account, calls) in accounts {
             if let Err(why) = linearize(&calls) {
@@ -103,25 +110,37 @@ impl History {
 }
 
 impl Recorded {
-    /// What of a call is to be explained; nothing if it surely changed nothing and says nothing.
-    fn to_check(&self, order: &Order) -> Option<Call> {
-        if self.seen == Seen::Refused {
-            return None;
+    fn asked(&self) -> Asked {
+        match self.action {
+            Action::Upload(id) => Asked::Upload(id),
+            Action::Confirm(id) => Asked::Confirm(id),
+            Action::Start(attempt) => Asked::Start(attempt),
+            Action::Finish(attempt, _) => Asked::Finish(attempt),
+            Action::Delete => Asked::Delete(self.account),
         }
-        let hint = match self.action {
-            Action::Upload(id) => order.uploads.get(&id),
-            Action::Confirm(id) => order.confirms.get(&id),
-            Action::Start(attempt) => order.starts.get(&attempt),
-            Action::Finish(attempt, _) => order.finishes.get(&attempt),
-            Action::Delete => None,
-        };
-        let is_told = self.seen != Seen::Nothing;
-        // Its command is in no log: it never happened.
-        if !is_told && hint.is_none() && self.action != Action::Delete {
-            return None;
-        }
-        let ended = self.ended.filter(|_| is_told).map_or(u64::MAX, |(event, _)| event);
-        let (action, seen, begun, hint) = (self.action, self.seen, self.begun.0, hint.copied());
-        Some(Call { action, seen, begun, ended, hint })
     }
+}
+
+/// The calls that asked the same, each with the time at which it was applied: of those that it may
+/// have been, to the call that ended first. One whose end nobody saw and that was applied at no time
+/// that is left never happened.
+fn hinted(same: &[Recorded], applied: &[u64]) -> Vec<Call> {
+    let mut calls: Vec<Call> = same
+        .iter()
+        .map(|call| {
+            let ended = call.ended.filter(|_| call.seen != Seen::Nothing);
+            let ended = ended.map_or(u64::MAX, |(event, _)| event);
+            let (action, seen, begun) = (call.action, call.seen, call.begun.0);
+            Call { action, seen, begun, ended, hint: None }
+        })
+        .collect();
+    for event in applied {
+        let may_be =
+            |call: &&mut Call| call.hint.is_none() && call.begun < *event && *event < call.ended;
+        if let Some(call) = calls.iter_mut().filter(may_be).min_by_key(|call| call.ended) {
+            call.hint = Some(*event);
+        }
+    }
+    calls.retain(|call| call.hint.is_some() || call.seen != Seen::Nothing);
+    calls
 }

@@ -66,15 +66,17 @@ pub(super) struct Call {
 pub(super) enum NotLinear {
     /// There is no such order; at most so many calls can be put in one.
     NoOrder(usize),
-    /// None was found in the steps allowed.
-    TooLong,
+    /// None was found in the steps allowed, of more than so many calls.
+    TooLong(usize),
 }
 
 impl fmt::Display for NotLinear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoOrder(most) => write!(f, "no order explains more than {most} calls"),
-            Self::TooLong => write!(f, "no order was found in {STEPS_MAX} steps"),
+            Self::TooLong(most) => {
+                write!(f, "no order of more than {most} calls was found in {STEPS_MAX} steps")
+            }
         }
     }
 }
@@ -252,7 +254,7 @@ pub(super) fn linearize(calls: &[Call]) -> Result<(), NotLinear> {
     match search.from(&Model::new(), 0) {
         Some(true) => Ok(()),
         Some(false) => Err(NotLinear::NoOrder(search.most)),
-        None => Err(NotLinear::TooLong),
+        None => Err(NotLinear::TooLong(search.most)),
     }
 }
 

@@ -197,7 +197,7 @@ async fn end(
             fleet.watch.violated(None, format_args!("a fault's task did not end"));
         }
     }
-    // A disk that was going to fail may do so once more; then nothing is left to fail.
+    // What failed before may be noticed a moment later.
     for _ in 0..2 {
         faults::mend(fleet, chance, true).await;
         sleep(Duration::from_secs(1)).await;

@@ -3,7 +3,7 @@
 //!
 //! What clients saw of each other is checked apart, in `linear`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -41,14 +41,17 @@ struct State {
     violations: Vec<Violation>,
     /// Counts up with everything that happens: an order of events.
     events: u64,
-    disks: Vec<FailingDisk>,
+    /// Of each replica, every disk that it had: what a majority had once is not undone when one of them
+    /// loses its disk.
+    disks: Vec<Vec<FailingDisk>>,
     groups: Vec<Group>,
     registrations: BTreeMap<RegistrationId, Registration>,
     attempts: BTreeMap<AttemptId, Attempt>,
     by_blind: BTreeMap<[u8; 16], AttemptId>,
     accounts: BTreeMap<AccountId, Account>,
     lives: BTreeMap<(AccountId, u32), Vec<Mark>>,
-    orders: Order,
+    order: Order,
+    confirmed: BTreeSet<RegistrationId>,
 }
 
 /// One group, in the order of its log.
@@ -95,18 +98,23 @@ enum Mark {
     Destroyed,
 }
 
-/// What the first application of a command is, in the order of events.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Order {
-    pub(super) uploads: BTreeMap<RegistrationId, u64>,
-    pub(super) confirms: BTreeMap<RegistrationId, u64>,
-    pub(super) starts: BTreeMap<AttemptId, u64>,
-    pub(super) finishes: BTreeMap<AttemptId, u64>,
+/// What is asked of the log, as clients know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    Upload(RegistrationId),
+    Confirm(RegistrationId),
+    Start(AttemptId),
+    Finish(AttemptId),
+    Delete(AccountId),
 }
+
+/// When what was asked was applied, each time, in the order of events.
+pub(super) type Order = BTreeMap<Asked, Vec<u64>>;
 
 impl Watch {
     pub(super) fn new(trace: Arc<Trace>, disks: Vec<FailingDisk>, groups: u32) -> Self {
         let groups = (0..groups).map(|_| Group::default()).collect();
+        let disks = disks.into_iter().map(|disk| vec![disk]).collect();
         let state = State { disks, groups, ..State::default() };
         Self { trace, state: Mutex::new(state) }
     }
@@ -134,7 +142,7 @@ impl Watch {
     /// A replica has another disk from now on.
     pub(super) fn replaced(&self, replica: u32, disk: FailingDisk) {
         let mut state = lock(&self.state);
-        state.disks[seat(replica)] = disk;
+        state.disks[seat(replica)].push(disk);
         for group in &mut state.groups {
             group.checkpoints.remove(&replica);
         }
@@ -163,7 +171,7 @@ impl Watch {
 
     /// A client was told that its registration is confirmed.
     pub(super) fn acknowledged(&self, account: AccountId, id: RegistrationId) {
-        let is_there = lock(&self.state).orders.confirms.contains_key(&id);
+        let is_there = lock(&self.state).confirmed.contains(&id);
         if !is_there {
             self.violated(Some(account), format_args!("{id:?} was confirmed in no log"));
         }
@@ -208,12 +216,13 @@ impl Watch {
             let state = lock(&self.state);
             let place = state.attempts.get(&attempt).and_then(|attempt| attempt.place);
             let group = &state.groups[seat(group + 1)];
-            let has = |(index, disk): (usize, &FailingDisk)| {
+            let has = |(index, disks): (usize, &Vec<FailingDisk>)| {
                 let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
                 let checkpoint = group.checkpoints.get(&number).copied().unwrap_or(0);
-                disk.has(attempt) || place.is_some_and(|place| place <= checkpoint)
+                disks.iter().any(|disk| disk.has(attempt))
+                    || place.is_some_and(|place| place <= checkpoint)
             };
-            (state.disks.iter().enumerate().filter(|disk| has(*disk)).count(), state.disks.len())
+            (state.disks.iter().enumerate().filter(|disks| has(*disks)).count(), state.disks.len())
         };
         if 2 * holding <= of {
             let what = format_args!(
@@ -306,7 +315,7 @@ impl Watch {
     }
 
     pub(super) fn order(&self) -> Order {
-        lock(&self.state).orders.clone()
+        lock(&self.state).order.clone()
     }
 }
 
@@ -318,13 +327,13 @@ impl State {
         guess: Guess,
     ) -> Result<(), String> {
         if guess.kind == Blinded::Register {
-            return if self.orders.confirms.contains_key(&id) {
+            return if self.confirmed.contains(&id) {
                 Err(format!("a RegistrationRequest was evaluated under {id:?}, a confirmed key"))
             } else {
                 Ok(())
             };
         }
-        if !self.orders.uploads.contains_key(&id) {
+        if !self.order.contains_key(&Asked::Upload(id)) {
             // A decoy's key protects nothing.
             return Ok(());
         }
@@ -374,17 +383,18 @@ impl State {
         self.advance(group, &command);
         match command {
             Command::RegisterPending { registration, .. } => {
-                self.orders.uploads.entry(registration.id).or_insert(event);
+                self.asked(Asked::Upload(registration.id), event);
             }
             Command::Confirm { account, registration, .. } => {
+                self.asked(Asked::Confirm(registration), event);
                 if let CommandReply::Confirmed { generation, .. } = reply {
-                    self.orders.confirms.entry(registration).or_insert(event);
+                    self.confirmed.insert(registration);
                     let now = self.accounts.entry(account).or_default();
                     *now = Account { generation, record: Some(registration), last_until_ms: None };
                 }
             }
             Command::Charge { account, attempt, .. } => {
-                self.orders.starts.entry(attempt).or_insert(event);
+                self.asked(Asked::Start(attempt), event);
                 if let Some(attempt) = self.attempts.get_mut(&attempt) {
                     attempt.place.get_or_insert(place);
                 }
@@ -400,7 +410,7 @@ impl State {
                 }
             }
             Command::Reset { charged, .. } => {
-                self.orders.finishes.entry(charged.attempt).or_insert(event);
+                self.asked(Asked::Finish(charged.attempt), event);
                 let is_genuine =
                     self.attempts.get(&charged.attempt).is_some_and(|attempt| attempt.is_genuine);
                 if matches!(reply, CommandReply::Reset { .. }) {
@@ -417,21 +427,25 @@ impl State {
                 }
             }
             Command::WipeLast { charged, .. } => {
-                self.orders.finishes.entry(charged.attempt).or_insert(event);
+                self.asked(Asked::Finish(charged.attempt), event);
                 if reply == CommandReply::Destroyed {
                     self.destroyed(charged.account);
                 }
             }
-            Command::Delete { account, .. } => match reply {
-                CommandReply::Destroyed => self.destroyed(account),
-                _ => {
-                    if let Some(now) = self.accounts.get_mut(&account) {
-                        now.record = None;
-                    }
+            Command::Delete { account, .. } => {
+                self.asked(Asked::Delete(account), event);
+                if reply == CommandReply::Destroyed {
+                    self.destroyed(account);
+                } else if let Some(now) = self.accounts.get_mut(&account) {
+                    now.record = None;
                 }
-            },
+            }
             Command::Sweep { .. } => {}
         }
+    }
+
+    fn asked(&mut self, what: Asked, event: u64) {
+        self.order.entry(what).or_default().push(event);
     }
 
     /// Whatever is overdue at the command's stamp is destroyed before it.

@@ -1,5 +1,5 @@
 //! The commands as a person meets them, with an embedded vault or none. The way through a relay is in
-//! `tests/client.rs`.
+//! `tests/fleet/client.rs`.
 
 use std::ffi::OsString;
 use std::fs;

@@ -4,7 +4,7 @@
 use openraft::EntryPayload;
 use proptest::prelude::*;
 
-use super::super::disk::Disk;
+use super::super::disk::{Disk, Survivors};
 use super::super::frame::{self, Frame, HEADER_LEN, Record, Start};
 use super::super::recovery::{self, Place, Recovered};
 use super::super::types::{Command, Entry, LeaderId, LogId, Vote};
@@ -162,6 +162,16 @@ fn a_crash_while_a_segment_begins_costs_nothing() {
         assert_eq!(entries(&recovered).len(), 5);
         assert!(!recovered.is_new);
     }
+}
+
+#[test]
+fn a_log_whose_beginner_died_before_its_name_was_durable_is_durable_once_it_is_opened() {
+    let (bytes, _) = frames(&written(5, 1 << 16));
+    let disk = holding(&bytes);
+    append(recovery::open(&place(&disk, 1 << 16)).unwrap(), 5..6);
+    disk.crash(Survivors::Nothing);
+    let recovered = recovery::open(&place(&disk, 1 << 16)).unwrap();
+    assert_eq!(entries(&recovered).len(), 6);
 }
 
 #[test]

@@ -50,9 +50,9 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Makes the next write fail, as a crash would that comes before or after it.
-    pub fn interrupt(&self, interrupt: Interrupt) {
-        self.lock().interrupt = Some(interrupt);
+    /// Makes the next write fail, as a crash would that comes before or after it; or no longer does.
+    pub fn interrupt(&self, interrupt: impl Into<Option<Interrupt>>) {
+        self.lock().interrupt = interrupt.into();
     }
 
     /// Loses everything, as a replica does that is replaced by an empty one.
