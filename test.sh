@@ -68,6 +68,11 @@ say "tests"
 export CI="${CI:-true}"
 cargo test --locked --workspace --all-features
 
+say "simulated schedules"
+# A failing one prints the command that shows it again. Bugs planted on purpose are found in the tests.
+cargo simulate --seeds "${VAULTMARK_SIMULATED_SEEDS:-3000}"
+cargo simulate --seeds 20 --twice
+
 say "smoke run of the quickstart"
 smoke() {
   rm -rf target/smoke

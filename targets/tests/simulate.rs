@@ -26,6 +26,21 @@ fn one_seed_is_the_same_in_two_processes() {
 }
 
 #[test]
+fn what_is_planted_is_found_and_can_be_seen_again() {
+    for plant in [
+        "evaluate-before-commit",
+        "refill-at-reregistration",
+        "reset-unverified",
+        "register-under-confirmed-key",
+    ] {
+        let said = check(&format!("--seeds 1000 --plant {plant}"), true);
+        let replay = said.lines().find_map(|line| line.strip_prefix("replay: cargo simulate "));
+        let again = check(replay.expect("a replay command"), false);
+        assert!(again.contains("VIOLATION"), "{plant}: {said}");
+    }
+}
+
+#[test]
 fn words_that_are_not_understood_are_refused() {
     for words in ["--seeds", "--seeds many", "--seed 1 --seeds 2", "--plant weed", "--sed 1"] {
         check(words, false);

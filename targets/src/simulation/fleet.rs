@@ -34,7 +34,7 @@ use crate::vault::store::{Interrupt, MemoryStore, StorageKey};
 use crate::vault::{AccountId, ServerLimits, VaultServer, VaultState};
 
 /// How long a client waits for a reply: longer than any commit.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a relay looks for a leader before it says that there is none.
 const TRIES: usize = 6;
 /// How long it waits in between.
@@ -214,7 +214,7 @@ impl Fleet {
         config.disk = Arc::new(disk);
         config.inline = true;
         config.seed = self.plan.seed ^ (life << 32) ^ (u64::from(group) << 16) ^ u64::from(replica);
-        config.commit_timeout = Duration::from_secs(3);
+        config.commit_timeout = Duration::from_millis(1_500);
         config.snapshot_every = self.plan.snapshot_every;
         config.segment_bytes = self.plan.segment_bytes;
         let state = VaultState::open(Arc::new(store), &self.storage_key, ACCOUNTS_MAX, CACHE_MAX)
