@@ -20,7 +20,7 @@ use vaultmark_targets::vault::store::{FjallStore, StorageKey, Store};
 use vaultmark_targets::vault::{AccountId, AttemptId, RegistrationId, VaultState};
 
 /// Commands between two checkpoints, as in a group of the vault.
-const EVERY: u64 = 200_000;
+const EVERY: u64 = 150_000;
 /// Accounts that are charged and reset while they are in memory.
 const WARM: u64 = 10_000;
 

@@ -37,8 +37,9 @@ use crate::vault::{ServerLimits, VaultServer, VaultState};
 /// How long what is still being answered may take when the replica is to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Elections begin when nothing was heard for this long and the longest round trip twice: a
-/// heartbeat may be lost and its repetition late without anybody standing for election.
-const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// heartbeat may be lost without anybody standing for election. Nobody is elected before the longest
+/// timeout has passed as well, which the library takes for the lease of the old leader.
+const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(80);
 
 /// What one replica is made of.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use generic_array::{ArrayLength, GenericArray};
 use opaque_ke::errors::InternalError;
 use opaque_ke::ksf::Ksf;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::stretching::Stretching;
 
@@ -61,12 +61,15 @@ impl Ksf for Stretcher {
         let mut memory = Vec::new();
         memory.try_reserve_exact(params.block_count()).map_err(|_| InternalError::KsfError)?;
         memory.resize(params.block_count(), Block::new());
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into_with_memory(&input, &SALT, &mut output, &mut memory)
-            .map_err(|_| InternalError::KsfError)?;
-        if let Some(known) = &self.known {
-            known.keep(&input, &output);
+        let stretched = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into_with_memory(&input, &SALT, &mut output, &mut memory);
+        match &self.known {
+            Some(known) if stretched.is_ok() => known.keep(&input, &output),
+            Some(_) => {}
+            // A person's: what the password was stretched in tells it as well as the result.
+            None => memory.iter_mut().for_each(|block| block.as_mut().zeroize()),
         }
+        stretched.map_err(|_| InternalError::KsfError)?;
         Ok(output)
     }
 }

@@ -84,13 +84,13 @@ impl GroupConfig {
             inline: false,
             seed: 1,
             clock,
-            heartbeat: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(40),
+            election_timeout_min: Duration::from_millis(80),
+            election_timeout_max: Duration::from_millis(160),
             commit_timeout: Duration::from_secs(5),
             in_flight_max: 16_384,
-            snapshot_every: 200_000,
-            segment_bytes: 64 << 20,
+            snapshot_every: 150_000,
+            segment_bytes: 16 << 20,
         }
     }
 

@@ -96,10 +96,12 @@ pub struct RegistrationRef<'a> {
     /// Which.
     pub id: RegistrationId,
     /// The registration record of RFC 9807 section 5: 192 or 129 bytes.
+    #[serde(with = "serde_bytes")]
     pub record: &'a [u8],
     /// The Ed25519 public key whose private half follows from `export_key`.
     pub verifying_key: [u8; 32],
     /// The backup key, wrapped under `export_key`.
+    #[serde(with = "serde_bytes")]
     pub wrapped_key: &'a [u8],
 }
 
@@ -145,6 +147,7 @@ pub enum CommandReply<'a> {
     /// All attempts are given back.
     Reset {
         /// The wrapped backup key, to be released.
+        #[serde(with = "serde_bytes")]
         wrapped_key: &'a [u8],
     },
     /// Nothing was to be destroyed.

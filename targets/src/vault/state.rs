@@ -155,7 +155,7 @@ impl VaultState {
             return CommandReply::Full;
         }
         let entry = self.accounts.get_or_insert(account);
-        entry.pending = Some(Registration::from(registration));
+        entry.pending = Some(Arc::new(Registration::from(registration)));
         CommandReply::Pending { previously_destroyed: matches!(entry.life, Life::Destroyed) }
     }
 
@@ -215,7 +215,7 @@ impl VaultState {
             *last = Some(Last { attempt, until_ms });
             self.due.insert((until_ms, account));
         }
-        let registration = registration.as_ref();
+        let registration = registration.borrowed();
         CommandReply::Charged { generation, registration, left, last_until_ms }
     }
 

@@ -100,7 +100,7 @@ impl Fleet {
                 .ok_or("a process without a number")
         };
         let client = value["client_file"].as_str().ok_or("no client file")?.into();
-        let relay = pid(&value["relay"]["pid"])?;
+        let relay = pid(&value["relay_pid"])?;
         let mut pids = vec![relay];
         for replica in value["replicas"].as_array().ok_or("no replicas")? {
             pids.push(pid(&replica["pid"])?);

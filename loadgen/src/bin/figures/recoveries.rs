@@ -1,6 +1,7 @@
 //! Whole recoveries through a fleet of processes: how many two cores carry, what the relay adds, how
 //! long the leader's death lasts.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const IN_FLIGHT: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURE: Duration = Duration::from_secs(5);
 /// What the population is made from, in the figures' process and in runs.
-const SEED: u64 = 42;
+pub(crate) const SEED: u64 = 42;
 /// What two cores must carry; loads that ask for half of capacity offer half of this.
 pub(crate) const RECOVERIES_PER_S: f64 = 1_360.0;
 /// The response time at half of it must stay below this.
@@ -193,15 +194,20 @@ fn run(
         RECOVERIES_PER_S / 2.0,
     );
     std::fs::write(&scenario, text).map_err(|error| error.to_string())?;
+    let out = folder.join(name);
+    own_run(&scenario, &["--progress".as_ref(), "none".as_ref(), "--out".as_ref(), out.as_os_str()])
+}
+
+/// What this very binary's `run` tells as JSON.
+pub(crate) fn own_run(scenario: &Path, flags: &[&OsStr]) -> Result<serde_json::Value, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let done = Command::new(own)
-        .args(["run", "--json", "--progress", "none", "--out"])
-        .arg(folder.join(name))
-        .arg(&scenario)
+        .args(["run", "--json"])
+        .args(flags)
+        .arg(scenario)
         .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
         .output()
         .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&done.stdout).map_err(|error| {
-        format!("the run told nothing ({error}): {}", String::from_utf8_lossy(&done.stderr))
-    })
+    serde_json::from_slice(&done.stdout).map_err(|error| format!("the run told nothing: {error}"))
 }

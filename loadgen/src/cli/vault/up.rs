@@ -113,22 +113,22 @@ async fn serve(
     ended: &mut tokio::sync::mpsc::Receiver<String>,
 ) -> Result<Exit, String> {
     let until = clock.now().after(LEADER_TIMEOUT);
-    let status = loop {
+    loop {
         let status = supervisor.status().await;
         if (1..=fleet.spec.groups).all(|group| status.has_quorum(group)) {
-            break status;
+            break;
         }
         if clock.now() > until {
             return Err("no majority of the replicas found a leader".to_owned());
         }
         clock.sleep_until(clock.now().after(LOOK)).await;
-    };
+    }
     supervisor.listen().map_err(|error| format!("the control socket: {error}"))?;
     let url = match &fleet.spec.relay {
         Some(relay) => Some(start_relay(fleet, relay, keys, supervisor, &**clock).await?),
         None => None,
     };
-    announce(fleet, args, ui, &status, url.as_deref());
+    announce(fleet, args, ui, &supervisor.status().await, url.as_deref());
     let bound = async {
         match args.bound {
             Some(bound) => clock.sleep_until(clock.now().after(bound)).await,
@@ -202,6 +202,7 @@ fn announce(fleet: &Fleet, args: &UpArgs, ui: &mut Ui, status: &FleetStatus, url
             "folder": fleet.folder,
             "pid": std::process::id(),
             "replicas": replicas,
+            "relay_pid": status.relay_pid,
             "url": url,
             "client_file": url.map(|_| fleet.client_file()),
             "control": fleet.folder.join(control::SOCKET),

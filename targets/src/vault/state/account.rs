@@ -3,6 +3,7 @@
 //! What may be done with it is in `state`; the seal around its bytes is in `store`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -22,7 +23,7 @@ pub(crate) struct Account {
     pub(crate) left: u8,
     pub(crate) life: Life,
     /// A registration not confirmed yet; never evaluated for recovery.
-    pub(crate) pending: Option<Registration>,
+    pub(crate) pending: Option<Arc<Registration>>,
     /// The latest attempts charged, oldest first; at most [`RECENT_MAX`].
     pub(crate) recent: Vec<Recent>,
 }
@@ -93,7 +94,7 @@ pub(crate) enum Life {
     New,
     /// Has a record.
     Confirmed {
-        registration: Registration,
+        registration: Arc<Registration>,
         /// The allowance is spent and this attempt decides.
         last: Option<Last>,
     },
@@ -126,18 +127,21 @@ pub(crate) enum Standing {
     Superseded,
 }
 
-/// A registration as the vault keeps it; its key material is wiped when dropped.
+/// A registration as the vault keeps it; its key material is wiped when dropped. Nothing of it ever
+/// changes, so that copies of an account share it.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Registration {
     #[zeroize(skip)]
     pub(crate) id: RegistrationId,
+    #[serde(with = "serde_bytes")]
     pub(crate) record: Box<[u8]>,
     pub(crate) verifying_key: [u8; 32],
+    #[serde(with = "serde_bytes")]
     pub(crate) wrapped_key: Box<[u8]>,
 }
 
 impl Registration {
-    pub(crate) const fn as_ref(&self) -> RegistrationRef<'_> {
+    pub(crate) const fn borrowed(&self) -> RegistrationRef<'_> {
         let Self { id, record, verifying_key, wrapped_key } = self;
         RegistrationRef { id: *id, record, verifying_key: *verifying_key, wrapped_key }
     }
