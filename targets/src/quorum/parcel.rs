@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -216,6 +216,18 @@ struct Stored {
     /// Pieces that are in the file.
     count: AtomicU64,
     installed: Mutex<Option<Vote>>,
+    /// Nothing more comes of it.
+    over: AtomicBool,
+}
+
+/// Says that a checkpoint is given up, unless it was installed.
+struct Arrives(Arc<Stored>);
+
+impl Drop for Arrives {
+    fn drop(&mut self) {
+        let is_installed = lock(&self.0.installed).is_some();
+        self.0.over.store(!is_installed, Ordering::Relaxed);
+    }
 }
 
 /// A piece arrived.
@@ -227,8 +239,16 @@ pub(super) fn arrived(
     seq: u64,
     piece: Piece,
 ) {
-    let mut arriving = lock(&post.arriving);
-    let arriving = arriving.entry(number_of(from)).or_default();
+    let mut all = lock(&post.arriving);
+    let number = number_of(from);
+    if all.entry(number).or_default().present.judge(transfer) == Age::Newer {
+        // Who leads now sends now. What a leader before had begun to send is given up: nothing more
+        // may ever come of it.
+        for (_, other) in all.iter_mut().filter(|(other, _)| **other != number) {
+            other.feed = None;
+        }
+    }
+    let arriving = all.entry(number).or_default();
     match arriving.present.judge(transfer) {
         Age::Present => {}
         Age::Over => return post.drop_frame(),
@@ -256,6 +276,10 @@ pub(super) fn arrived(
         }
         Arrival::Seen => {
             post.drop_frame();
+            if arriving.state.over.load(Ordering::Relaxed) {
+                // Given up. The sender hears nothing, and begins anew.
+                return;
+            }
             let installed = *lock(&arriving.state.installed);
             let next = arriving.state.count.load(Ordering::Relaxed);
             post.send(
@@ -279,7 +303,8 @@ async fn receive(
     mut pieces: mpsc::UnboundedReceiver<Piece>,
     state: Arc<Stored>,
 ) {
-    // One at a time has the file: the one before ends when nothing comes for it any more.
+    let _arrives = Arrives(Arc::clone(&state));
+    // One at a time has the file: the one before ends when another one begins.
     let _alone = post.spool.alone.lock().await;
     let Some(Piece::First { vote, meta }) = pieces.recv().await else { return };
     let said = || {

@@ -26,7 +26,7 @@ use super::standin::StandIn;
 use super::trace::Trace;
 use super::watch::{Watch, group_of};
 use crate::quorum::disk::Survivors;
-use crate::quorum::{GroupConfig, Member, MemberConfig, Start};
+use crate::quorum::{GroupConfig, Member, MemberConfig, MemberStatus, Start};
 use crate::vault::channel::{
     Carried, Carrier, CarryError, ChannelKey, ChannelLimits, ChannelRefusal, ChannelServer, Purpose,
 };
@@ -351,6 +351,22 @@ impl Fleet {
                 .is_some_and(|running| running.members[index(group + 1)].leader() == Some(*replica))
         };
         (1..=self.plan.replicas).filter(leads).collect()
+    }
+
+    /// Notes what every replica says of itself.
+    pub(super) fn note_status(&self) {
+        for replica in 1..=self.plan.replicas {
+            let seat = lock(self.seat(replica));
+            let members = seat.running.iter().flat_map(|running| &running.members);
+            for (group, member) in members.enumerate() {
+                let MemberStatus { role, term, leader, last, applied, followers, failure, .. } =
+                    member.status();
+                self.trace.note(format_args!(
+                    "r{replica} g{group} is {role:?} in term {term} under {leader:?}, has {last:?}, \
+                     applied {applied:?}, {followers:?}, {failure:?}"
+                ));
+            }
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

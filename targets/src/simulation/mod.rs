@@ -245,6 +245,7 @@ async fn look(shared: &Arc<Shared>) {
             sleep(Duration::from_millis(200)).await;
         }
         if person.progress == before && fleet.watch.record(account).is_some() {
+            fleet.note_status();
             fleet.watch.violated(Some(account), format_args!("a confirmed registration is lost"));
         }
     }

@@ -2,12 +2,13 @@
 //! simulated time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::disk::Survivors;
+use super::super::packet;
 use super::super::replica::mix;
 use super::*;
 
@@ -38,6 +39,8 @@ struct Net {
     weather: Mutex<Weather>,
     draws: AtomicU64,
     members: Mutex<BTreeMap<u32, Arc<Member>>>,
+    /// Whether every checkpoint on its way lacks its end.
+    cuts_checkpoints: AtomicBool,
     /// Lives of members that send no more.
     ended: Mutex<BTreeSet<u64>>,
     /// A fingerprint of every frame and when it was sent.
@@ -77,6 +80,11 @@ impl Wire for Line {
         if net.ended.lock().unwrap().contains(&self.life) {
             return;
         }
+        let packet = packet::decode(&frame).expect("a frame").packet;
+        let is_end = matches!(packet, packet::Packet::Piece { piece: packet::Piece::Last, .. });
+        if is_end && net.cuts_checkpoints.load(Ordering::Relaxed) {
+            return;
+        }
         let at = u64::try_from(net.begun.elapsed().as_micros()).unwrap();
         let print = mix(net.trace.load(Ordering::Relaxed), u64::from(crc32fast::hash(&frame)), at);
         net.trace.store(print, Ordering::Relaxed);
@@ -107,6 +115,7 @@ impl Fleet {
             weather: Mutex::new(CALM),
             draws: AtomicU64::new(seed << 32),
             members: Mutex::default(),
+            cuts_checkpoints: AtomicBool::new(false),
             ended: Mutex::default(),
             trace: AtomicU64::new(0),
             begun: Instant::now(),
@@ -294,6 +303,26 @@ async fn a_member_that_was_down_catches_up_while_others_commit() {
     let status = fleet.net.members.lock().unwrap()[&2].status();
     assert!(status.counters.checkpoints_taken > 0, "{status:?}");
     assert!(status.log_bytes < 100 * 2_048, "{status:?}");
+    fleet.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_whose_sender_died_is_not_waited_for() {
+    let mut fleet = Fleet::found(3, 6, often).await;
+    let behind = (1..=3).find(|number| Some(*number) != fleet.net.leader().map(|it| it.number()));
+    let behind = behind.unwrap();
+    fleet.kill(behind, Survivors::Nothing).await;
+    let answered = fleet.load(16, 50, "while").end().await;
+    fleet.net.cuts_checkpoints.store(true, Ordering::Relaxed);
+    fleet.start(behind, Start::Resume).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let leader = fleet.net.leader().unwrap().number();
+    fleet.kill(leader, Survivors::Everything).await;
+    fleet.net.cuts_checkpoints.store(false, Ordering::Relaxed);
+    // Only with the one that is behind is there a majority, and it needs a checkpoint of another leader.
+    fleet.check(&answered).await;
+    let status = fleet.net.members.lock().unwrap()[&behind].status();
+    assert!(status.counters.checkpoints_taken > 0, "{status:?}");
     fleet.close().await;
 }
 
