@@ -27,7 +27,6 @@ use super::peers::{Peer, Peers};
 use super::serve::{Hosted, Service};
 use super::wrappers::{JumpingClock, SlowDevice};
 use crate::opaque::OpaqueError;
-use crate::priority::Priority;
 use crate::quorum::disk::{FileDisk, SlowDisk};
 use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine};
 use crate::vault::channel::{ChannelLimits, ChannelServer};
@@ -40,7 +39,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Elections begin when nothing was heard for this long and the longest round trip twice: a
 /// heartbeat may be lost without anybody standing for election. Nobody is elected before the longest
 /// timeout has passed as well, which the library takes for the lease of the old leader.
-const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(80);
 
 /// What one replica is made of.
 #[derive(Clone, Debug)]
@@ -226,15 +225,10 @@ impl Replica {
 
 impl Consensus {
     fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            // What it starts are threads that make and send checkpoints.
-            .on_thread_start(|| Priority::Background.take())
-            .build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name("consensus".to_owned()).spawn(move || {
-            Priority::Consensus.take();
             // An error says that whoever was to end it has gone, which is an end too.
             let _gone = runtime.block_on(ended).is_err();
             runtime.shutdown_timeout(END_TIMEOUT);

@@ -19,6 +19,7 @@ use crate::vault::channel::{
 use crate::vault::message::{Answer, Refusal, VaultReply, VaultRequest, VaultService};
 use crate::vault::wire::{self, RequestKind};
 
+mod backup;
 mod opaque;
 mod stored;
 
@@ -27,19 +28,36 @@ mod seeds;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{backup_digits, backup_file};
 pub use opaque::opaque;
-pub use stored::{fleet_frames, log_commands};
+pub use stored::{
+    checkpoint, fleet_frames, log_commands, log_segment, member_frames, store_record,
+};
+
+pub use crate::relay::{
+    fuzz_relay_connection as relay_connection, fuzz_relay_texts as relay_texts,
+};
+pub use crate::remote::fuzz_client_file as client_file;
 
 /// A function over made-up bytes.
 pub type Parser = fn(&[u8]);
 
 /// Every function, by the name of its binary and its corpus.
-pub const ALL: [(&str, Parser); 7] = [
+pub const ALL: [(&str, Parser); 16] = [
+    ("backup_digits", backup_digits),
+    ("backup_file", backup_file),
     ("channel_client", channel_client),
     ("channel_server", channel_server),
+    ("checkpoint", checkpoint),
+    ("client_file", client_file),
     ("fleet_frames", fleet_frames),
     ("log_commands", log_commands),
+    ("log_segment", log_segment),
+    ("member_frames", member_frames),
     ("opaque", opaque),
+    ("relay_connection", relay_connection),
+    ("relay_texts", relay_texts),
+    ("store_record", store_record),
     ("wire_reply", wire_reply),
     ("wire_request", wire_request),
 ];

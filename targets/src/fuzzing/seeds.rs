@@ -6,11 +6,20 @@ use crate::vault::command::{ChargedId, Command, RegistrationRef};
 /// Beginnings for every parser, by its name.
 pub(super) fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
+        ("backup_digits", backup::digits()),
+        ("backup_file", backup::files()),
         ("channel_client", frames(|it| [&it.opened, &it.answered])),
         ("channel_server", frames(|it| [&it.opening, &it.later])),
+        ("checkpoint", crate::vault::state::fuzz_seeds::checkpoints()),
+        ("client_file", crate::remote::fuzz_client_file_seeds()),
         ("fleet_frames", crate::fleet::fuzz_seeds()),
         ("log_commands", vec![log()]),
+        ("log_segment", crate::quorum::fuzz_seeds::log_segment()),
+        ("member_frames", crate::quorum::fuzz_seeds::member_frames()),
         ("opaque", opaque::seeds()),
+        ("relay_connection", crate::relay::fuzz_seeds::connections()),
+        ("relay_texts", crate::relay::fuzz_seeds::texts()),
+        ("store_record", crate::vault::state::fuzz_seeds::store_records()),
         ("wire_reply", wire_replies()),
         ("wire_request", wire_requests()),
     ]

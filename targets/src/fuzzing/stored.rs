@@ -5,6 +5,8 @@ use crate::vault::VaultState;
 use crate::vault::command::CommandReply;
 
 pub use crate::fleet::fuzz_fleet_frames as fleet_frames;
+pub use crate::quorum::{fuzz_log_segment as log_segment, fuzz_member_frames as member_frames};
+pub use crate::vault::state::{fuzz_checkpoint as checkpoint, fuzz_store_record as store_record};
 
 /// Commands as the log holds them, each with its length (2, big-endian) before it: the state takes
 /// any, and two states that took the same are the same.

@@ -98,9 +98,11 @@ impl<'a> Reader<'a> {
         if self.flag()? { self.log_id().map(Some) } else { Some(None) }
     }
 
+    /// The last index there could be is none: every entry has a next one.
     pub(super) fn log_id(&mut self) -> Option<LogId> {
         let leader_id = self.leader_id()?;
-        Some(LogId { leader_id, index: self.u64()? })
+        let index = self.u64().filter(|index| *index < u64::MAX)?;
+        Some(LogId { leader_id, index })
     }
 
     pub(super) fn vote(&mut self) -> Option<Vote> {

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use openraft::SnapshotPolicy;
-use vaultmark_hsm::Clock;
+use vaultmark_hsm::clock::nanos;
+use vaultmark_hsm::{Clock, Moment};
 
 use super::QuorumError;
 use super::disk::{Disk, FileDisk};
 use super::post::number_of;
 use super::recovery::Place;
+use super::replica::mix;
 use super::wal::{Flush, Meter};
 
 /// What a fleet is made of.
@@ -85,8 +87,8 @@ impl GroupConfig {
             seed: 1,
             clock,
             heartbeat: Duration::from_millis(40),
-            election_timeout_min: Duration::from_millis(100),
-            election_timeout_max: Duration::from_millis(200),
+            election_timeout_min: Duration::from_millis(80),
+            election_timeout_max: Duration::from_millis(160),
             commit_timeout: Duration::from_secs(5),
             in_flight_max: 16_384,
             snapshot_every: 150_000,
@@ -96,10 +98,13 @@ impl GroupConfig {
 
     /// Where the replica of that id keeps its log.
     pub(super) fn place(&self, id: u32, may_begin: bool, meter: Arc<Meter>) -> Place {
+        let life = self.life(u64::from(id));
         Place {
             disk: Arc::clone(&self.disk),
             folder: self.folder.join(format!("replica-{}", number_of(id))),
             replica: id,
+            // Not the same number as another's that follows from it.
+            salt: mix(life, 1, 0),
             may_begin,
             flush: match (self.durable, self.inline) {
                 (true, false) => Flush::Grouped,
@@ -110,6 +115,12 @@ impl GroupConfig {
             segment_bytes: self.segment_bytes,
             meter,
         }
+    }
+
+    /// A number that no two starts of a replica have the same.
+    pub(super) fn life(&self, replica: u64) -> u64 {
+        let origin = self.clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
+        mix(self.seed, replica, nanos(origin + self.clock.now().since(Moment::ZERO)))
     }
 
     /// The same group with the timers that round trips of up to `longest` between replicas ask for:

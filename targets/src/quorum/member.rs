@@ -147,10 +147,7 @@ impl Member {
         }
         let meter = Arc::new(Meter::new(Arc::clone(&group.clock)));
         // No two starts of a replica have the same chance, and no two replacements the same id.
-        let started = group.clock.origin().duration_since(std::time::UNIX_EPOCH);
-        let started =
-            started.unwrap_or_default() + group.clock.now().since(vaultmark_hsm::Moment::ZERO);
-        let life = mix(group.seed, u64::from(number), vaultmark_hsm::clock::nanos(started));
+        let life = group.life(u64::from(number));
         let id = match config.start {
             Start::Found | Start::Resume => number,
             Start::Replace => replacement_id(number, life),

@@ -15,6 +15,7 @@ mod codec;
 mod config;
 pub mod disk;
 mod frame;
+mod fuzzing;
 mod group;
 mod log;
 mod machine;
@@ -33,9 +34,12 @@ mod wal;
 mod whole;
 
 pub use config::{GroupConfig, MemberConfig, Start};
+#[cfg(test)]
+pub(crate) use fuzzing::seeds as fuzz_seeds;
+#[doc(hidden)]
+pub use fuzzing::{fuzz_log_segment, fuzz_member_frames};
 pub use group::{Group, QuorumCounters};
 pub use member::{FollowerStatus, Member, MemberCounters, MemberStatus, Role};
-pub use packet::is_frame;
 pub use whole::{Whole, WholeState};
 
 /// Bytes of the longest command: a hundred times the vault's, and few enough that one command

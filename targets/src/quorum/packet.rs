@@ -96,12 +96,6 @@ pub(super) struct Addressed {
     pub(super) packet: Packet,
 }
 
-/// Whether the bytes are a frame, for who wants to try the parser with any bytes.
-#[must_use]
-pub fn is_frame(bytes: &[u8]) -> bool {
-    decode(bytes).is_some()
-}
-
 pub(super) fn encode(from: u32, to: u32, packet: &Packet) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + room(packet));
     let head = |bytes: &mut Vec<u8>, kind: u8| {
@@ -277,7 +271,7 @@ fn request(reader: &mut Reader<'_>) -> Option<AppendEntriesRequest<Types>> {
         // The library relies on consecutive entries, and would panic.
         let before =
             entries.last().map_or(prev_log_id, |last: &super::types::Entry| Some(last.log_id));
-        if entry.log_id.index != before.map_or(0, |before| before.index.saturating_add(1)) {
+        if entry.log_id.index != before.map_or(0, |before| before.index + 1) {
             return None;
         }
         entries.push(entry);

@@ -23,6 +23,8 @@ pub(super) struct Place {
     /// The id that an empty log is begun for. A log that is there may be that of any replica of the
     /// same number.
     pub(super) replica: u32,
+    /// The salt that an empty log is begun with.
+    pub(super) salt: u64,
     /// Whether an empty folder is a new replica's, and not one that lost its log.
     pub(super) may_begin: bool,
     pub(super) flush: Flush,
@@ -71,7 +73,10 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
         let why = "the log is gone; the replica can only be replaced by a new one";
         return Err(QuorumError::Disk(format!("{}: {why}", folder.display())));
     }
-    let replica = if is_new { place.replica } else { replay.start.replica };
+    if is_new {
+        replay.start = Start { replica: place.replica, salt: place.salt, ..Start::default() };
+    }
+    let replica = replay.start.replica;
     let number = replay.next.unwrap_or(1);
     let last = replay.infos.last().map_or(number, |info| info.first);
     let last = folder.join(SegmentInfo::name(last));
@@ -84,7 +89,7 @@ pub(super) fn open(place: &Place) -> Result<Recovered, QuorumError> {
         file: disk.open(&last).map_err(refused)?,
         offset: 0,
         number,
-        start: Start { replica, ..replay.start },
+        start: replay.start,
         segments: VecDeque::from(std::mem::take(&mut replay.infos)),
         _lock: lock,
     };
@@ -217,6 +222,10 @@ impl Replay {
                 let last = self.entries.back().map(|last| last.log_id.index);
                 if let Some(last) = last.filter(|last| last + 1 != index) {
                     return Err(format!("entry {index} after entry {last}"));
+                }
+                if let Some(purged) = self.start.purged.filter(|purged| index <= purged.index) {
+                    let purged = purged.index;
+                    return Err(format!("entry {index} after a purge up to entry {purged}"));
                 }
                 if let Some(info) = self.infos.last_mut() {
                     info.last_index = info.last_index.max(Some(index));

@@ -21,7 +21,6 @@ use vaultmark_hsm::clock::nanos;
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, Start};
 use super::types::{Entry, LogId, Types, Vote};
-use crate::priority::Priority;
 
 /// A frame that is longer takes no more records: one write and sync of 4 MiB keeps who comes next
 /// waiting for a few milliseconds at most.
@@ -145,7 +144,6 @@ impl Wal {
         if let Some(writer) = writer {
             let theirs = Arc::clone(&shared);
             std::thread::Builder::new().name(name).spawn(move || {
-                Priority::Consensus.take();
                 theirs.serve(writer);
                 drop(alive);
             })?;
@@ -399,7 +397,7 @@ impl Writer {
         if self.offset + len > self.segment_bytes {
             self.begin_segment()?;
         }
-        self.write_frame(&mut filled.frame)?;
+        self.write_frame(filled.frame.seal(self.number, self.start.salt))?;
         self.start.vote = filled.vote.or(self.start.vote);
         if let Some(segment) = self.segments.back_mut() {
             segment.last_index = segment.last_index.max(filled.last_index);
@@ -419,7 +417,7 @@ impl Writer {
         self.offset = 0;
         let mut frame = Frame::new();
         frame.start(&self.start);
-        self.write_frame(&mut frame)?;
+        self.write_frame(frame.seal_start(self.number))?;
         if self.flush != Flush::Never {
             self.disk.sync_folder(&self.folder)?;
         }
@@ -428,14 +426,13 @@ impl Writer {
         Ok(())
     }
 
-    fn write_frame(&mut self, frame: &mut Frame) -> io::Result<()> {
-        let bytes = frame.seal(self.number);
+    fn write_frame(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write(self.offset, bytes)?;
         if self.flush != Flush::Never {
             self.meter.measure_sync(|| self.file.sync())?;
         }
         self.number += 1;
-        self.offset += u64::try_from(frame.len()).map_err(io::Error::other)?;
+        self.offset += u64::try_from(bytes.len()).map_err(io::Error::other)?;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ const HEAD_LEN_MAX: u32 = 8 << 10;
 /// Headers of a request, for the same reason.
 const HEADERS_MAX: usize = 32;
 /// What HTTP/2 connections begin with (RFC 9113 section 3.4), as far as no HTTP/1.1 method does.
-const PREFACE: &[u8; 3] = b"PRI";
+pub(super) const PREFACE: &[u8; 3] = b"PRI";
 
 /// A connection that ended otherwise than it should.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ async fn begins_http2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn converse<U: Upstream>(
+pub(super) async fn converse<U: Upstream>(
     shared: &Arc<Shared<U>>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: IpAddr,

@@ -30,6 +30,7 @@ pub mod certificate;
 mod config;
 mod connection;
 pub mod exchange;
+mod fuzzing;
 mod refusal;
 mod router;
 #[cfg(test)]
@@ -38,6 +39,10 @@ pub mod tokens;
 
 pub use buckets::Rate;
 pub use config::{RelayConfig, RelayError, RelayLimits, Transport};
+#[cfg(test)]
+pub(crate) use fuzzing::seeds as fuzz_seeds;
+#[doc(hidden)]
+pub use fuzzing::{fuzz_relay_connection, fuzz_relay_texts};
 pub use refusal::RelayRefusal;
 pub use router::{Router, Upstream};
 
@@ -126,23 +131,8 @@ impl<U: Upstream> Relay<U> {
         let failed = |error| RelayError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let limits = &config.limits;
-        let patience = limits.election_wait();
-        let shared = Shared {
-            router: Router::new(upstream, config.groups, Arc::clone(&clock), patience),
-            accounts: Buckets::new(limits.account, limits.accounts_max),
-            tenants: Buckets::new(limits.tenant, TENANTS_MAX),
-            places: Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
-            peers: Mutex::default(),
-            refusals: RefusalCounters::default(),
-            requests: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            turned_away: AtomicU64::new(0),
-            broken: AtomicU64::new(0),
-            clock,
-            config,
-        };
-        Ok(Self { shared: Arc::new(shared), listener, address, tls })
+        let shared = Arc::new(Shared::new(config, upstream, clock));
+        Ok(Self { shared, listener, address, tls })
     }
 
     /// Where it listens.
@@ -210,6 +200,27 @@ impl<U: Upstream> Relay<U> {
         self.shared.turned_away.fetch_add(1, Ordering::Relaxed);
         if error.kind() != io::ErrorKind::ConnectionAborted {
             tokio::time::sleep(REST).await;
+        }
+    }
+}
+
+impl<U: Upstream> Shared<U> {
+    fn new(config: RelayConfig, upstream: U, clock: Arc<dyn Clock>) -> Self {
+        let limits = &config.limits;
+        let patience = limits.election_wait();
+        Self {
+            router: Router::new(upstream, config.groups, Arc::clone(&clock), patience),
+            accounts: Buckets::new(limits.account, limits.accounts_max),
+            tenants: Buckets::new(limits.tenant, TENANTS_MAX),
+            places: Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
+            peers: Mutex::default(),
+            refusals: RefusalCounters::default(),
+            requests: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            clock,
+            config,
         }
     }
 }

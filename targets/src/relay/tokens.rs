@@ -167,7 +167,7 @@ pub fn verify(key: &TokenKey, token: &str, now_s: u64) -> Result<Token, TokenErr
     if token.expiry_s <= now_s { Err(TokenError::Expired) } else { Ok(token) }
 }
 
-fn parse(signed: &str) -> Option<Token> {
+pub(super) fn parse(signed: &str) -> Option<Token> {
     let mut fields = signed.split('.');
     if fields.next() != Some("v1") {
         return None;

@@ -190,6 +190,15 @@ impl ClientFile {
     /// # Errors
     /// The operating system says no.
     pub fn write(&self, path: &Path) -> Result<(), ClientFileError> {
+        let text = self.to_toml(path)?;
+        let io = |error| ClientFileError::Io(path.to_owned(), error);
+        let partial = path.with_extension("partial");
+        fs::write(&partial, text).map_err(io)?;
+        fs::rename(&partial, path).map_err(io)
+    }
+
+    /// As it is written at `path`.
+    fn to_toml(&self, path: &Path) -> Result<String, ClientFileError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let relative = |path: &Option<PathBuf>| {
             let path = path.as_ref()?;
@@ -207,12 +216,8 @@ impl ClientFile {
             token_key: relative(&self.token_key),
             control: relative(&self.control),
         };
-        let text = toml::to_string(&written)
-            .map_err(|error| ClientFileError::Toml(path.to_owned(), error.to_string()))?;
-        let io = |error| ClientFileError::Io(path.to_owned(), error);
-        let partial = path.with_extension("partial");
-        fs::write(&partial, text).map_err(io)?;
-        fs::rename(&partial, path).map_err(io)
+        toml::to_string(&written)
+            .map_err(|error| ClientFileError::Toml(path.to_owned(), error.to_string()))
     }
 
     /// Whether the relay is reached through TLS.
@@ -255,18 +260,45 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.is_empty() || !text.len().is_multiple_of(2) || !text.is_ascii() {
+    // Digits only: numbers may have a sign.
+    let digits = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if text.is_empty() || !text.len().is_multiple_of(2) || !digits {
         return None;
     }
     let byte = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
+/// A client file's characters; for fuzzing. What is read is written to be read as the same.
+#[doc(hidden)]
+pub fn fuzz_client_file(bytes: &[u8]) {
+    let path = Path::new("/fleet/client.toml");
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match ClientFile::parse(text, path) {
+        Ok(file) => {
+            let again = file.to_toml(path).expect("what was read is written");
+            assert_eq!(ClientFile::parse(&again, path).ok(), Some(file), "{again}");
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A file that is read, and one in which everything is wrong.
+#[cfg(test)]
+pub(crate) fn fuzz_client_file_seeds() -> Vec<Vec<u8>> {
+    let good = tests::example().to_toml(Path::new("/fleet/client.toml")).unwrap();
+    vec![good.into_bytes(), tests::WRONG.as_bytes().to_vec()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn example() -> ClientFile {
+    /// Every line says something that means nothing.
+    pub(super) const WRONG: &str = "version = 2\nurl = \"http://example.org\"\nfleet_key = \"7\"\n\
+        server_public_key = \"0g\"\nsuite = \"P-256\"\ntenant = \"A\"\ngroups = 0\n";
+
+    pub(super) fn example() -> ClientFile {
         ClientFile {
             url: "https://localhost:8443".parse().unwrap(),
             certificate: Some(PathBuf::from("/fleet/relay.pem")),
@@ -295,9 +327,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_at_once_with_its_line() {
-        let text = "version = 2\nurl = \"http://example.org\"\nfleet_key = \"7\"\n\
-            server_public_key = \"0g\"\nsuite = \"P-256\"\ntenant = \"A\"\ngroups = 0\n";
-        let error = ClientFile::parse(text, Path::new("/fleet/client.toml")).unwrap_err();
+        let error = ClientFile::parse(WRONG, Path::new("/fleet/client.toml")).unwrap_err();
         let told = error.to_string();
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines.len(), 7, "{told}");
@@ -306,6 +336,14 @@ mod tests {
         }
         let unknown = ClientFile::parse("versoin = 1", Path::new("c.toml")).unwrap_err();
         assert!(matches!(unknown, ClientFileError::Toml(..)));
+    }
+
+    #[test]
+    fn digits_are_hexadecimal_and_in_pairs() {
+        assert_eq!(unhex("0aFf"), Some(vec![0x0a, 0xff]));
+        for wrong in ["", "0", "0g", "+f", "ä"] {
+            assert_eq!(unhex(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

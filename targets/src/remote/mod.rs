@@ -32,6 +32,10 @@ mod http;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use client_file::fuzz_client_file;
+#[cfg(test)]
+pub(crate) use client_file::fuzz_client_file_seeds;
 pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
 pub use error::RemoteError;

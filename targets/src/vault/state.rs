@@ -25,11 +25,16 @@ use super::store::{MemoryStore, StorageKey, invalid};
 
 mod account;
 mod accounts;
+mod fuzzing;
 mod machine;
 
 pub(crate) use account::Account;
 use account::{Last, Life, Registration, Standing};
 use accounts::Accounts;
+#[cfg(test)]
+pub(crate) use fuzzing::seeds as fuzz_seeds;
+#[doc(hidden)]
+pub use fuzzing::{fuzz_checkpoint, fuzz_store_record};
 pub use machine::verify;
 
 /// Guesses an account has: the ten of the analysed protocol (CRYPTO 2023, ePrint 2023/843).

@@ -11,6 +11,8 @@ use super::super::types::{Command, Entry, LeaderId, LogId, Vote};
 use super::super::wal::{Filled, Flush, Meter, SegmentInfo, Wal};
 use super::*;
 
+const SALT: u64 = 0x0123_4567_89ab_cdef;
+
 fn log_id(term: u64, index: u64) -> LogId {
     LogId { leader_id: LeaderId { term, node_id: 1 }, index }
 }
@@ -25,6 +27,7 @@ fn place(disk: &MemoryDisk, segment_bytes: u64) -> Place {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/log"),
         replica: 1,
+        salt: SALT,
         may_begin: true,
         flush: Flush::Inline,
         inline: true,
@@ -128,6 +131,31 @@ fn a_byte_changed_before_the_last_frame_is_reported_with_file_and_offset() {
     }
 }
 
+/// A client may leave bytes that are a frame in themselves. They say nothing about the frame that holds
+/// them, of which the crash left all but the start.
+#[test]
+fn a_frame_in_a_command_is_no_frame_of_the_log() {
+    for salt in [0, 1, !SALT] {
+        let disk = written(3, 1 << 16);
+        let mut forged = Frame::new();
+        forged.entry(&entry(9));
+        let command = Command(forged.seal(u64::MAX, salt).into());
+        let entry = Entry { log_id: log_id(1, 3), payload: EntryPayload::Normal(command) };
+        let wal = Wal::new(recovery::open(&place(&disk, 1 << 16)).unwrap().writer).unwrap();
+        let fill = |filled: &mut Filled| {
+            filled.entry(&entry);
+            Ok(())
+        };
+        wal.put(fill, None).unwrap();
+        wal.close();
+        let (mut bytes, starts) = frames(&disk);
+        let last = *starts.last().unwrap();
+        bytes[last..last + HEADER_LEN].fill(0);
+        let recovered = recovery::open(&place(&holding(&bytes), 1 << 16)).unwrap();
+        assert_eq!(entries(&recovered).len(), 3, "salt {salt}");
+    }
+}
+
 #[test]
 fn segments_are_read_in_order_and_none_may_be_missing_or_changed() {
     let intact = written(100, 500);
@@ -155,7 +183,7 @@ fn segments_are_read_in_order_and_none_may_be_missing_or_changed() {
 fn a_crash_while_a_segment_begins_costs_nothing() {
     let disk = written(5, 1 << 16);
     let next = frames(&disk).1.len() + 1;
-    for begun in [&b""[..], b"VMQ1", &[0; 64]] {
+    for begun in [&b""[..], b"VMQ2", &[0; 64]] {
         let path = segment(u64::try_from(next).unwrap());
         disk.open(&path).unwrap().write(0, begun).unwrap();
         let recovered = recovery::open(&place(&disk, 1 << 16)).unwrap();
@@ -209,7 +237,7 @@ fn votes_truncation_and_purge_are_remembered() {
 }
 
 fn some_log_id() -> impl Strategy<Value = LogId> {
-    (any::<u64>(), any::<u32>(), any::<u64>())
+    (any::<u64>(), any::<u32>(), 0..u64::MAX)
         .prop_map(|(term, node_id, index)| LogId { leader_id: LeaderId { term, node_id }, index })
 }
 
@@ -237,52 +265,72 @@ fn some_record() -> impl Strategy<Value = Record> {
         some_vote().prop_map(Record::Vote),
         proptest::option::of(some_log_id()).prop_map(Record::Truncate),
         some_log_id().prop_map(Record::Purge),
-        (any::<u32>(), proptest::option::of(some_vote()), proptest::option::of(some_log_id()))
-            .prop_map(|(replica, vote, purged)| Record::Start(Start { replica, vote, purged })),
+        some_start().prop_map(Record::Start),
     ]
 }
 
-fn sealed(frames: &[Vec<Record>], first: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (records, number) in frames.iter().zip(first..) {
-        let mut frame = Frame::new();
-        records.iter().for_each(|record| frame.record(record));
-        bytes.extend_from_slice(frame.seal(number));
-    }
-    bytes
+fn some_start() -> impl Strategy<Value = Start> {
+    (any::<(u32, u64)>(), proptest::option::of(some_vote()), proptest::option::of(some_log_id()))
+        .prop_map(|((replica, salt), vote, purged)| Start { replica, salt, vote, purged })
 }
 
-fn some_frames() -> impl Strategy<Value = Vec<Vec<Record>>> {
-    proptest::collection::vec(proptest::collection::vec(some_record(), 0..5), 1..8)
+/// A segment, and all its records.
+#[derive(Clone, Debug)]
+struct Written {
+    start: Start,
+    frames: Vec<Vec<Record>>,
+}
+
+impl Written {
+    fn records(&self) -> Vec<Record> {
+        [vec![Record::Start(self.start)], self.frames.concat()].concat()
+    }
+
+    fn sealed(&self, first: u64) -> Vec<u8> {
+        let mut frame = Frame::new();
+        frame.start(&self.start);
+        let mut bytes = frame.seal_start(first).to_vec();
+        for (records, number) in self.frames.iter().zip(first + 1..) {
+            let mut frame = Frame::new();
+            records.iter().for_each(|record| frame.record(record));
+            bytes.extend_from_slice(frame.seal(number, self.start.salt));
+        }
+        bytes
+    }
+}
+
+fn some_segment() -> impl Strategy<Value = Written> {
+    let frames = proptest::collection::vec(proptest::collection::vec(some_record(), 0..5), 0..8);
+    (some_start(), frames).prop_map(|(start, frames)| Written { start, frames })
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(frames in some_frames(), first in 0..u64::MAX / 2, zeros in 0..99_usize) {
-        let mut bytes = sealed(&frames, first);
+    fn what_is_written_is_read(written in some_segment(), first in 0..u64::MAX / 2, zeros in 0..99_usize) {
+        let mut bytes = written.sealed(first);
         let len = bytes.len();
         bytes.resize(len + zeros, 0);
         let segment = frame::read(&bytes, first).unwrap();
-        prop_assert_eq!(segment.records, frames.concat());
+        prop_assert_eq!(segment.records, written.records());
         prop_assert_eq!((segment.len, segment.torn), (len, false));
-        prop_assert_eq!(segment.next, first + u64::try_from(frames.len()).unwrap());
+        prop_assert_eq!(segment.next, first + 1 + u64::try_from(written.frames.len()).unwrap());
     }
 
     /// Whatever happens to the bytes: what is read is a prefix of what was written.
     #[test]
     fn damage_is_never_read_as_something_else(
-        frames in some_frames(),
+        written in some_segment(),
         cut in any::<prop::sample::Index>(),
         flips in proptest::collection::vec((any::<prop::sample::Index>(), 1..=255_u8), 0..4),
     ) {
-        let mut bytes = sealed(&frames, 1);
+        let mut bytes = written.sealed(1);
         for (at, change) in flips {
             let at = at.index(bytes.len());
             bytes[at] ^= change;
         }
         bytes.truncate(cut.index(bytes.len() + 1));
         if let Ok(segment) = frame::read(&bytes, 1) {
-            prop_assert!(frames.concat().starts_with(&segment.records));
+            prop_assert!(written.records().starts_with(&segment.records));
         }
     }
 

@@ -89,6 +89,10 @@ fn some_packet() -> impl Strategy<Value = Packet> {
     ]
 }
 
+fn is_frame(bytes: &[u8]) -> bool {
+    packet::decode(bytes).is_some()
+}
+
 proptest! {
     #[test]
     fn what_is_sent_is_read(from in any::<u32>(), to in any::<u32>(), packet in some_packet()) {

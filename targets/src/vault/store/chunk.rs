@@ -91,16 +91,3 @@ fn entry(len: usize, rest: &[u8]) -> Option<(AccountId, &[u8], &[u8])> {
     let (record, rest) = rest.split_at_checked(len)?;
     (len <= RECORD_LEN_MAX).then_some((AccountId::new(account)?, record, rest))
 }
-
-/// How many records a chunk holds, if it is one: for fuzzing.
-///
-/// # Errors
-/// The bytes are not a chunk.
-pub fn decode_chunk(chunk: &[u8]) -> io::Result<usize> {
-    let mut count = 0;
-    each_record(chunk, |_, _| {
-        count += 1;
-        Ok(())
-    })?;
-    Ok(count)
-}

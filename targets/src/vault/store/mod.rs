@@ -19,12 +19,12 @@ mod flip_tests;
 #[cfg(test)]
 mod tests;
 
-pub use chunk::decode_chunk;
 pub use memory::{Interrupt, MemoryStore};
-pub use seal::{Seal, StorageKey, Sum, decode_record};
+pub use seal::{Seal, StorageKey, Sum};
 pub use tree::FjallStore;
 
 pub(super) use chunk::{Chunks, each_record};
+pub(super) use seal::decode_record;
 
 use super::account::AccountId;
 

@@ -227,6 +227,6 @@ fn parse_record(body: &[u8]) -> io::Result<(Account, u64)> {
 ///
 /// # Errors
 /// The bytes are not a record.
-pub fn decode_record(record: &[u8]) -> io::Result<()> {
-    parse_record(split(record)?.0).map(drop)
+pub(crate) fn decode_record(record: &[u8]) -> io::Result<(Account, u64)> {
+    parse_record(split(record)?.0)
 }
