@@ -128,7 +128,16 @@ fn of_group(mut events: Vec<Event>, injected: Moment, until: Moment) -> Option<R
     let successes: Vec<Event> = events.iter().filter(|event| event.good).copied().collect();
     let before = successes.iter().filter(|event| event.completed < injected).count();
     if before < SUCCESSES_MIN {
-        return None;
+        // Nothing to compare with; but where people who came after it failed, nobody may say that all
+        // was well again.
+        let failures = events.iter().filter(|event| !event.good && event.intended >= injected);
+        let failed = u64::try_from(failures.count()).unwrap_or(u64::MAX);
+        let longest_gap_ns = nanos(until.since(injected));
+        return (failed > 0).then_some(Recovery {
+            time_to_recover_ns: None,
+            longest_gap_ns,
+            failed,
+        });
     }
     let gap = |pair: &[Event]| pair[1].completed.since(pair[0].completed);
     let usual = successes[..before].windows(2).map(gap).max().unwrap_or_default();

@@ -71,7 +71,7 @@ pub fn populate(
     let known = ledger.registered().min(accounts);
     let mut progress = Progress::new(progress, Arc::clone(&clock));
     let begun = clock.now();
-    register(&vault, accounts, &mut ledger, (&mut progress, &*clock, stop))?;
+    register(&vault, (accounts, false), &mut ledger, (&mut progress, &*clock, stop))?;
     let registered = ledger.registered().min(accounts) - known;
     let seconds = clock.now().since(begun).as_secs_f64();
     let mut done = Populated {
@@ -92,14 +92,14 @@ pub fn populate(
     Ok(done)
 }
 
-/// Registers the accounts that are missing, so far as nobody stops it.
+/// Registers the accounts that are missing, or all of them anew, so far as nobody stops it.
 pub(super) fn register(
     vault: &RemoteVault,
-    accounts: u64,
+    (accounts, anew): (u64, bool),
     ledger: &mut Ledger,
     (progress, clock, stop): (&mut Progress, &dyn Clock, &Stop),
 ) -> Result<(), TargetError> {
-    let known = ledger.registered().min(accounts);
+    let known = if anew { 0 } else { ledger.registered().min(accounts) };
     let begun = clock.now();
     let (mut below, mut failed) = (known, None);
     let registered = vault.register_population(known..accounts, |told| {

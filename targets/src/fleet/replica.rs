@@ -36,11 +36,6 @@ use crate::vault::{ServerLimits, VaultServer, VaultState};
 
 /// How long what is still being answered may take when the replica is to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-/// Elections begin when nothing was heard for this long and the longest round trip twice: a
-/// heartbeat may be lost without anybody standing for election. Nobody is elected before the longest
-/// timeout has passed as well, which the library takes for the lease of the old leader.
-const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(80);
-
 /// What one replica is made of.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -286,9 +281,8 @@ fn member_config(
     it.durable = config.durable;
     it.seed = config.seed ^ (u64::from(group) << 8) ^ u64::from(config.number);
     let longest = config.network.as_ref().map_or(Duration::ZERO, Network::rtt_max);
-    it.election_timeout_min = ELECTION_TIMEOUT_MIN + longest * 2;
-    it.election_timeout_max = it.election_timeout_min * 2;
-    MemberConfig { number: config.number, start: config.start, group: it }
+    let group = it.for_round_trips(longest);
+    MemberConfig { number: config.number, start: config.start, group }
 }
 
 fn others(config: &ReplicaConfig) -> Vec<Peer> {

@@ -129,8 +129,9 @@ impl GroupConfig {
     #[must_use]
     pub fn for_round_trips(mut self, longest: Duration) -> Self {
         self.heartbeat = self.heartbeat.max(longest * 2);
-        self.election_timeout_min = self.heartbeat * 3;
-        self.election_timeout_max = self.heartbeat * 6;
+        // The library adds the longest, as a lease, to what it draws between the two.
+        self.election_timeout_min = self.heartbeat * 5 / 2;
+        self.election_timeout_max = self.heartbeat * 5;
         self
     }
 

@@ -1,7 +1,8 @@
 //! `vaultmark client backup`: encrypts first, registers then, and names the file last, so that a
 //! failure at any point leaves what was there before.
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 use rand::rngs::OsRng;
 use serde_json::json;
@@ -136,11 +137,29 @@ fn unregistered(error: ClientError, sink: Sink, ui: &mut Ui) -> Trouble {
 
 fn keep(sink: Sink, ui: &mut Ui) -> Result<(), Trouble> {
     let name = sink.name.clone();
+    if let Some(before) = set_aside(Path::new(&name)).map_err(|error| sink.trouble(&error))? {
+        // If the vault has not taken the new key, this is the one whose key it has.
+        ui.note(&format!("What was {name} before is {} now.", before.display()));
+    }
     sink.finish()?;
     ui.note(&format!(
         "{name} is kept, since the vault may have its key: try client restore, or back up again."
     ));
     Ok(())
+}
+
+/// Gives a file that is there a second name, which nothing has: `NAME.before-1` or a later number.
+fn set_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    for number in 1_u32.. {
+        let before = PathBuf::from(format!("{}.before-{number}", path.display()));
+        match std::fs::hard_link(path, &before) {
+            Ok(()) => return Ok(Some(before)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn report(

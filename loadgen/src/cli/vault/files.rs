@@ -6,13 +6,14 @@
 //! | `fleet.toml` | the fleet, every field resolved |
 //! | `keys` | its secrets; 0600 |
 //! | `addresses` | where each replica listens, a line each |
+//! | `lock` | held while the fleet runs |
 //! | `founded` | that its replicas have been started once |
 //! | `client.toml` | what clients need to know |
 //! | `token.key` | what tokens are signed with; 0600 |
 //! | `relay.pem`, `relay.key` | the relay's certificate and its key; 0600 |
 //! | `replica-N/`, `replica-N.log`, `relay.log` | what each process keeps, and what it says |
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub(super) struct Fleet {
     pub(super) folder: PathBuf,
     pub(super) spec: FleetSpec,
     pub(super) addresses: Vec<SocketAddr>,
+    /// Held by who runs the fleet: one at a time.
+    _lock: Option<File>,
 }
 
 impl Fleet {
@@ -39,6 +42,19 @@ impl Fleet {
         let folder = std::path::absolute(&spec.folder).map_err(|error| error.to_string())?;
         let cannot = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         fs::create_dir_all(&folder).map_err(|error| cannot(&folder, error))?;
+        let path = folder.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|error| cannot(&path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let folder = folder.display();
+                return Err(format!(
+                    "{folder}: a fleet runs here (vaultmark vault status --folder {folder})"
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot(&path, error)),
+        }
         let spec = FleetSpec { folder: folder.clone(), ..spec };
         let file = folder.join("fleet.toml");
         match fs::read_to_string(&file) {
@@ -59,7 +75,7 @@ impl Fleet {
                 addresses
             }
         };
-        Ok((Self { folder, spec, addresses }, keys))
+        Ok((Self { folder, spec, addresses, _lock: Some(lock) }, keys))
     }
 
     /// Opens the folder of a fleet that was started once.
@@ -71,7 +87,7 @@ impl Fleet {
         let path = folder.join("addresses");
         let text = fs::read_to_string(&path).map_err(|it| format!("{}: {it}", path.display()))?;
         let addresses = parse(&path, &text, spec.replicas)?;
-        Ok(Self { folder: folder.to_owned(), spec, addresses })
+        Ok(Self { folder: folder.to_owned(), spec, addresses, _lock: None })
     }
 
     /// The fleet's keys, which every process but the relay's reads.
@@ -133,7 +149,7 @@ fn same_fleet(file: &Path, text: &str, spec: &FleetSpec) -> Result<(), String> {
 fn write(path: &Path, text: &str) -> Result<(), String> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
-    let written = fs::File::create(&unfinished).and_then(|mut file| {
+    let written = File::create(&unfinished).and_then(|mut file| {
         io::Write::write_all(&mut file, text.as_bytes())?;
         file.sync_all()
     });
