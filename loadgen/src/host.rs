@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use vaultmark_results::model::Provenance;
+use vaultmark_targets::priority::Priority;
 
 /// Processor time of the calling thread so far.
 #[must_use]
@@ -34,10 +35,6 @@ pub fn thread_waited() -> Option<Duration> {
     Some(Duration::from_nanos(ns))
 }
 
-/// Steps of niceness of a thread that goes first: ten times the weight of others.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = -10;
-
 /// Lets the calling thread be woken when it asked to, not up to 50 µs later (the kernel's default
 /// timer slack). Without it the instrument would be late by that much.
 ///
@@ -45,13 +42,10 @@ const NICENESS: i32 = -10;
 /// the same machine would otherwise decide when its load arrives. The thread needs a hundredth of a core.
 pub fn wake_precisely() {
     #[cfg(target_os = "linux")]
-    {
-        // Refused or not, the run goes on: lateness is measured either way.
-        let _refused =
-            rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000)).is_err();
-        let thread = rustix::thread::gettid();
-        let _refused = rustix::process::setpriority_process(Some(thread), NICENESS).is_err();
-    }
+    // Refused or not, the run goes on: lateness is measured either way.
+    let _refused =
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000)).is_err();
+    Priority::Instrument.take();
 }
 
 /// Cores this process may use.

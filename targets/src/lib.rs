@@ -13,6 +13,7 @@ pub mod fuzzing;
 pub mod null;
 pub mod opaque;
 pub mod people;
+pub mod priority;
 pub mod quorum;
 pub mod relay;
 pub mod remote;

@@ -8,9 +8,7 @@
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-/// Steps of niceness (of 19): a ninth of the weight of a thread that is not nice.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+use crate::priority::Priority;
 
 /// A few threads that stretch.
 #[derive(Debug)]
@@ -25,7 +23,7 @@ impl StretchingThreads {
         let builder = ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|index| format!("stretch-{}", index + 1))
-            .start_handler(|_| stand_back());
+            .start_handler(|_| Priority::Stretching.take());
         builder.build().map(Self)
     }
 
@@ -40,15 +38,5 @@ impl StretchingThreads {
             drop(done.send(work()));
         });
         result.await.ok()
-    }
-}
-
-/// Puts the calling thread behind the others, where the system knows threads apart.
-fn stand_back() {
-    #[cfg(target_os = "linux")]
-    {
-        let thread = rustix::thread::gettid();
-        // Refused or not, it stretches; where it competes, lateness says so.
-        let _refused = rustix::process::setpriority_process(Some(thread), NICENESS).is_err();
     }
 }

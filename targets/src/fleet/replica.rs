@@ -27,6 +27,7 @@ use super::peers::{Peer, Peers};
 use super::serve::{Hosted, Service};
 use super::wrappers::{JumpingClock, SlowDevice};
 use crate::opaque::OpaqueError;
+use crate::priority::Priority;
 use crate::quorum::disk::{FileDisk, SlowDisk};
 use crate::quorum::{GroupConfig, Member, MemberConfig, QuorumError, Start, StateMachine};
 use crate::vault::channel::{ChannelLimits, ChannelServer};
@@ -36,6 +37,7 @@ use crate::vault::{ServerLimits, VaultServer, VaultState};
 
 /// How long what is still being answered may take when the replica is to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What one replica is made of.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -220,10 +222,15 @@ impl Replica {
 
 impl Consensus {
     fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            // What it starts are threads that make and send checkpoints.
+            .on_thread_start(|| Priority::Background.take())
+            .build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name("consensus".to_owned()).spawn(move || {
+            Priority::Consensus.take();
             // An error says that whoever was to end it has gone, which is an end too.
             let _gone = runtime.block_on(ended).is_err();
             runtime.shutdown_timeout(END_TIMEOUT);

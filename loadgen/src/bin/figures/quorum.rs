@@ -44,8 +44,7 @@ fn beside_etcd(lab: &Lab, in_flight: usize) -> Result<Measured, String> {
     let role =
         |keys: &_| ClientRole::Bench(vaultmark_targets::fleet::FleetKeys::link(keys).clone());
     let replicas = vault.replicas(role, &lab.clock, runtime.handle())?;
-    let leader = runtime.block_on(leader(replicas))?;
-    let charges = Charges { leader: Arc::new(leader) };
+    let replicas: Vec<_> = replicas.into_iter().map(Arc::new).collect();
     // As many keys as the vault's run has accounts, so that neither has an easier cache.
     let accounts = usize::try_from(CHARGES_A_RUN / CHARGES_EACH).unwrap_or(usize::MAX);
     let connected = EtcdTarget::connect(&etcd.endpoints, accounts, runtime.handle().clone());
@@ -54,6 +53,8 @@ fn beside_etcd(lab: &Lab, in_flight: usize) -> Result<Measured, String> {
     for number in 1..=RUNS {
         let each = CHARGES_A_RUN / CHARGES_EACH;
         let first = u64::try_from(number).unwrap_or(0) * each;
+        // Whoever led before may not lead now.
+        let charges = Charges { leader: runtime.block_on(leader(&replicas))? };
         runtime.block_on(enroll(&charges.leader, first, first + each))?;
         let ask = |first| Ask {
             operation: Operation::Recover,
@@ -90,12 +91,12 @@ fn said(ours: &Seen, theirs: &Seen) -> String {
 }
 
 /// The replica that leads, which the others do not.
-async fn leader(replicas: Vec<ReplicaClient>) -> Result<ReplicaClient, String> {
+async fn leader(replicas: &[Arc<ReplicaClient>]) -> Result<Arc<ReplicaClient>, String> {
     let account = AccountId::synthetic(0);
     let mut why = String::new();
     for replica in replicas {
         match replica.enroll(group_of(&account, 1), account).await {
-            Ok(()) => return Ok(replica),
+            Ok(()) => return Ok(Arc::clone(replica)),
             Err(error) => why = error.to_string(),
         }
     }

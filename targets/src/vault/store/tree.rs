@@ -12,7 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -20,6 +20,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 
 use super::super::account::{ACCOUNT_LEN_MAX, AccountId};
 use super::{Ascending, Fill, Records, Sink, Store, View, Write, invalid, manifest};
+use crate::priority::Priority;
 
 const MAGIC: [u8; 5] = *b"VMST\x01";
 const STAND_LEN: usize = MAGIC.len() + 8 + 8 + 4;
@@ -61,7 +62,15 @@ impl FjallStore {
     /// Another process has it open, it is not what was written (`InvalidData`), or the disk
     /// refuses. The error names the folder.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        Self::open_unnamed(folder).map_err(|error| named(folder, error))
+        // On a thread of its own, whose priority those inherit that merge tables.
+        let opened = std::thread::scope(|scope| {
+            let open = || {
+                Priority::Background.take();
+                Self::open_unnamed(folder)
+            };
+            scope.spawn(open).join().unwrap_or_else(|panic| resume_unwind(panic))
+        });
+        opened.map_err(|error| named(folder, error))
     }
 
     fn open_unnamed(folder: &Path) -> io::Result<Self> {
