@@ -70,6 +70,8 @@ impl FromStr for Suite {
 pub enum KeyProvision {
     /// The whole OPRF: the account key is derived from the seed and used inside.
     Firmware,
+    /// An account key made in the device, kept outside only wrapped by a device key.
+    KeyInside,
     /// One device key, tweaked per account: k = k_device · t(account), with t from a host seed.
     KeyInsideTweaked,
     /// The OPRF seed: one HMAC a key derivation; the host sees account keys.
@@ -78,13 +80,15 @@ pub enum KeyProvision {
 
 impl KeyProvision {
     /// Every provision, strongest first.
-    pub const ALL: [Self; 3] = [Self::Firmware, Self::KeyInsideTweaked, Self::SeedInside];
+    pub const ALL: [Self; 4] =
+        [Self::Firmware, Self::KeyInside, Self::KeyInsideTweaked, Self::SeedInside];
 
     /// The name users type (`softhsm:seed-inside`) and results carry.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Firmware => "firmware",
+            Self::KeyInside => "key-inside",
             Self::KeyInsideTweaked => "key-inside-tweaked",
             Self::SeedInside => "seed-inside",
         }
@@ -183,6 +187,58 @@ pub struct DeviceInfo {
     pub suite: Suite,
     /// What a buyer must know of the figures ("the host plays the firmware").
     pub caveat: Option<String>,
+    /// Set where service times are a model's and no device's: what they were modelled on.
+    pub modelled: Option<String>,
+}
+
+/// What a device can be asked for, as found by asking it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Manufacturer, model and firmware or library version, as the device says.
+    pub description: String,
+    /// HSM sessions that it grants at once, where it says so.
+    pub sessions_max: Option<u64>,
+    /// Every key provision with every suite.
+    pub offers: Vec<Offer>,
+    /// What else was found out and a buyer would want to know, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Whether a device gives one key provision for one suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What would stay inside.
+    pub provision: KeyProvision,
+    /// The suite it would evaluate.
+    pub suite: Suite,
+    /// Why not, in words that name the mechanism or the refusal.
+    pub refused: Option<String>,
+}
+
+/// A device call that is timed by itself, beside evaluations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BareCall {
+    /// HMAC with the suite's hash over 64 bytes, under a key inside.
+    Hmac,
+    /// Wrapping an account key of the suite under a key inside.
+    Wrap,
+    /// Unwrapping it again, and destroying what was unwrapped.
+    Unwrap,
+}
+
+impl BareCall {
+    /// Every one, in the order of results.
+    pub const ALL: [Self; 3] = [Self::Hmac, Self::Wrap, Self::Unwrap];
+
+    /// The name that results carry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hmac => "hmac",
+            Self::Wrap => "wrap",
+            Self::Unwrap => "unwrap",
+        }
+    }
 }
 
 /// Why a device did not answer with an element.
@@ -221,6 +277,15 @@ pub trait HsmSession: Send {
     /// Fault injection: takes the HSM session away underneath its owner, as a device reset would.
     /// The next evaluation fails with [`DeviceError::SessionLost`], in the device's own words.
     fn kill(&mut self);
+
+    /// Makes one call by itself, for its time. What it needs is made at the first one and goes with the
+    /// HSM session.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] names why the device, or this adapter, does not offer it.
+    fn bare_call(&mut self, call: BareCall) -> Result<(), DeviceError> {
+        Err(DeviceError::Failed(format!("this adapter does not offer {}", call.name())))
+    }
 }
 
 /// A device family: knows how to open HSM sessions on its device.

@@ -18,8 +18,8 @@ mod x_only;
 
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{
-    DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets, HsmAdapter, HsmSession,
-    KeyProvision, Suite,
+    BareCall, Capabilities, DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets,
+    HsmAdapter, HsmSession, KeyProvision, Offer, Suite,
 };
 pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};

@@ -34,6 +34,7 @@ impl SoftwareAdapter {
                 provision: KeyProvision::Firmware,
                 suite,
                 caveat: Some("the host plays the firmware".to_owned()),
+                modelled: None,
             },
             seed: Arc::new(OprfSeed::of(suite, secrets)),
         }

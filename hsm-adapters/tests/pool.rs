@@ -66,6 +66,7 @@ impl Stage {
                 provision: KeyProvision::Firmware,
                 suite: SUITE,
                 caveat: None,
+                modelled: None,
             },
             batch_max,
             batches: batches_in,

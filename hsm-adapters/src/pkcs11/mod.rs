@@ -40,7 +40,8 @@ pub const PROVISIONS: [KeyProvision; 2] =
 #[must_use]
 pub const fn suites_of(provision: KeyProvision) -> &'static [Suite] {
     match provision {
-        KeyProvision::Firmware => &[],
+        // Wrapped account keys are kept by whoever asks, and nobody does yet.
+        KeyProvision::Firmware | KeyProvision::KeyInside => &[],
         KeyProvision::KeyInsideTweaked => &[Suite::P256Sha256],
         KeyProvision::SeedInside => &[Suite::P256Sha256, Suite::Ristretto255Sha512],
     }
@@ -116,6 +117,7 @@ impl Pkcs11Adapter {
             suite,
             caveat: (provision == KeyProvision::SeedInside)
                 .then(|| "the host sees account keys".to_owned()),
+            modelled: None,
         };
         let mut adapter = Self {
             info,
