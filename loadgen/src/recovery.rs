@@ -254,6 +254,16 @@ mod tests {
     fn too_little_before_it_says_nothing() {
         let trace = trace(|_, _| (2, true));
         assert_eq!(trace.recovery(ms(5_050), ms(10_000), |_| 0), None);
+    }
+
+    #[test]
+    fn a_group_that_was_down_before_is_not_recovered() {
+        // Everybody of group 1 fails all along, everybody of group 0 is well.
+        let trace = trace(|_, account| (2, account != 1));
+        let group_of = |account| u32::from(account == 1);
+        let seen = trace.recovery(ms(10_000), ms(20_000), group_of).expect("both were looked at");
+        assert_eq!(seen.time_to_recover_ns, None);
+        assert!(seen.failed > 0);
         assert_eq!(Trace::new(&[]).recovery(ms(10_000), ms(20_000), |_| 0), None);
     }
 }

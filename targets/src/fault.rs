@@ -271,20 +271,31 @@ fn numbered(text: &str, what: &str) -> Result<u32, String> {
 
 fn degraded(details: &[&str]) -> Result<LinkState, String> {
     let (mut delay, mut loss_ppm) = (None, None);
+    let mut mistakes = Vec::new();
     for detail in details {
-        let twice = || Err(format!("\"{detail}\" says the same thing twice"));
-        match detail.split_once('=') {
-            Some(("delay", _)) if delay.is_some() => return twice(),
-            Some(("loss", _)) if loss_ppm.is_some() => return twice(),
-            Some(("delay", time)) => delay = Some(duration(time)?),
-            Some(("loss", share)) => loss_ppm = Some(percent(share)?),
-            _ => return Err(format!("\"{detail}\" is neither delay=50ms nor loss=1%")),
+        let is_twice = match detail.split_once('=') {
+            Some(("delay", time)) => delay.replace(duration(time)).is_some(),
+            Some(("loss", share)) => loss_ppm.replace(percent(share)).is_some(),
+            _ => {
+                mistakes.push(format!("\"{detail}\" is neither delay=50ms nor loss=1%"));
+                false
+            }
+        };
+        if is_twice {
+            mistakes.push(format!("\"{detail}\" says the same thing twice"));
         }
     }
-    Ok(LinkState::Degraded {
-        delay: delay.unwrap_or_default(),
-        loss_ppm: loss_ppm.unwrap_or_default(),
-    })
+    let (delay, loss_ppm) = (delay.unwrap_or(Ok(Duration::ZERO)), loss_ppm.unwrap_or(Ok(0)));
+    match (delay, loss_ppm) {
+        (Ok(delay), Ok(loss_ppm)) if mistakes.is_empty() => {
+            Ok(LinkState::Degraded { delay, loss_ppm })
+        }
+        (delay, loss_ppm) => {
+            mistakes.extend(delay.err());
+            mistakes.extend(loss_ppm.err());
+            Err(mistakes.join("; "))
+        }
+    }
 }
 
 /// The units of a time, the longest first, and their nanoseconds.
@@ -420,6 +431,9 @@ mod tests {
             ("degrade replica:1 delay=1ms delay=1ms", "twice"),
             ("degrade replica:1 loss=101%", "101%"),
             ("degrade replica:1 speed=1", "\"speed=1\""),
+            ("degrade replica:1 speed=1 delay=5 loss=2", "\"speed=1\""),
+            ("degrade replica:1 speed=1 delay=5 loss=2", "\"5\""),
+            ("degrade replica:1 speed=1 delay=5 loss=2", "\"2\""),
             ("slow-disk replica:1", "by how much"),
             ("slow-disk replica:1 25h", "\"25h\""),
             ("slow-disk replica:1 20", "\"20\""),

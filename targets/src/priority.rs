@@ -5,12 +5,9 @@
 pub enum Priority {
     /// Sends load at the instant it is due. Needs a hundredth of a core.
     Instrument,
-    /// Consensus: a heartbeat that is late is an election.
-    Consensus,
-    /// What nobody waits for: checkpoints, merging tables.
+    /// What nobody waits for here: checkpoints, merging tables; and stretching passwords, which people
+    /// do on their own phones.
     Background,
-    /// Stretching passwords, which people do on their own phones.
-    Stretching,
 }
 
 impl Priority {
@@ -31,9 +28,7 @@ impl Priority {
     const fn niceness(self) -> i32 {
         match self {
             Self::Instrument => -10,
-            Self::Consensus => -5,
-            Self::Background => 5,
-            Self::Stretching => 10,
+            Self::Background => 10,
         }
     }
 }

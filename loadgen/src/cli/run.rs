@@ -11,7 +11,7 @@ use super::args::{GlobalArgs, RunArgs};
 use super::ui::{Colour, Surroundings};
 use super::{Exit, Progress, Ui};
 use crate::run::populate::populate;
-use crate::run::{self, Job, Stop, progress::Mode};
+use crate::run::{self, Job, RunError, Stop, progress::Mode};
 use crate::scenario::Scenario;
 
 /// Columns of a summary that goes to a file or a pipe.
@@ -41,10 +41,7 @@ pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
     };
     let done = match run::run(&job, &Stop::new()) {
         Ok(done) => done,
-        Err(error) => {
-            ui.error(&error.to_string());
-            return Exit::Error;
-        }
+        Err(error) => return failed(&error, ui),
     };
     if args.json {
         match serde_json::to_value(&done.run) {
@@ -70,10 +67,7 @@ fn populated(args: &RunArgs, scenario: &Scenario, global: &GlobalArgs, ui: &mut 
     let check = args.check.unwrap_or(0);
     let done = match populate(scenario, check, mode(global), &Stop::new()) {
         Ok(done) => done,
-        Err(error) => {
-            ui.error(&error.to_string());
-            return Exit::Error;
-        }
+        Err(error) => return failed(&error, ui),
     };
     if args.json {
         ui.json(&json!({
@@ -104,6 +98,11 @@ fn populated(args: &RunArgs, scenario: &Scenario, global: &GlobalArgs, ui: &mut 
         Some(_) => Exit::Interrupted,
         None => Exit::Pass,
     }
+}
+
+fn failed(error: &RunError, ui: &mut Ui) -> Exit {
+    ui.error(&error.to_string());
+    if matches!(error, RunError::Fleet(_)) { Exit::Usage } else { Exit::Error }
 }
 
 /// The summary as wide and as colourful as standard output likes it.

@@ -42,6 +42,11 @@ impl TargetError {
         Self(Box::new(error))
     }
 
+    /// Why, without saying that the target does not come up.
+    pub(super) fn why(&self) -> &(dyn Error + Send + Sync) {
+        &*self.0
+    }
+
     /// An error in words.
     pub(super) fn other(why: &str) -> Self {
         Self(why.into())

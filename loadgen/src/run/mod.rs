@@ -78,6 +78,8 @@ pub enum RunError {
     Bundle(BundleError),
     /// The operating system refuses a thread or a runtime.
     System(std::io::Error),
+    /// The fleet that is asked for is not there, or nobody says which; nothing was begun.
+    Fleet(TargetError),
     /// The target does not come up.
     Target(TargetError),
     /// The report cannot be drawn.
@@ -89,6 +91,7 @@ impl fmt::Display for RunError {
         match self {
             Self::Bundle(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refuses a thread: {error}"),
+            Self::Fleet(error) => write!(f, "{}", error.why()),
             Self::Target(error) => error.fmt(f),
             Self::Report(why) => write!(f, "the report cannot be drawn: {why}"),
         }
@@ -123,6 +126,10 @@ pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
     let scenario = job.scenario;
     if matches!(scenario.target, TargetSpec::Simulated { .. }) {
         return simulated(job, stop);
+    }
+    if let TargetSpec::Remote(spec) = &scenario.target {
+        // Before anything is measured for nothing.
+        remote::Fleet::find(spec).map_err(RunError::Fleet)?;
     }
     let clock: Arc<dyn Clock> = SystemClock::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -2,6 +2,7 @@
 //!
 //! A million accounts take an hour or so; whatever interrupts that, the next time goes on from there.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -58,12 +59,12 @@ pub fn populate(
     let TargetSpec::Remote(spec) = &scenario.target else {
         let why = "a population of its own is for fleets: name one with --fleet; an embedded vault's ends \
                    with its run";
-        return Err(TargetError::other(why).into());
+        return Err(RunError::Fleet(TargetError::other(why)));
     };
+    let fleet = Fleet::find(spec).map_err(RunError::Fleet)?;
     let clock: Arc<dyn Clock> = SystemClock::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { stop.listen() })?;
-    let fleet = Fleet::find(spec)?;
     let vault = RemoteVault::connect(&fleet.file, config(scenario, &runtime), Arc::clone(&clock))
         .map_err(TargetError::from)?;
     let mut ledger = fleet.ledger(scenario)?;
@@ -84,7 +85,11 @@ pub fn populate(
         signal: None,
     };
     if accounts > 0 && stop.signal().is_none() {
-        let sample = (0..check).map(|n| Chance::of(scenario.seed, SALT_SAMPLE, n).below(accounts));
+        let check = check.min(accounts);
+        let mut drawn = HashSet::new();
+        let dice = (0..).map(|n| Chance::of(scenario.seed, SALT_SAMPLE, n).below(accounts));
+        let sample = dice.filter(|account| drawn.insert(*account));
+        let sample = sample.take(usize::try_from(check).unwrap_or(usize::MAX));
         try_sample(&vault, (sample, check), &runtime, (&mut progress, &*clock, stop), &mut done);
     }
     progress.end();

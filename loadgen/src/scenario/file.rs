@@ -47,10 +47,10 @@ impl ScenarioFile {
             file.take(BYTES_MAX + 1).read_to_end(&mut bytes)
         });
         if let Err(error) = read {
-            return fail(format!("cannot read the scenario: {error}"));
+            return fail(format!("cannot be read: {error}"));
         }
         if bytes.len() as u64 > BYTES_MAX {
-            return fail(format!("larger than {BYTES_MAX} bytes: not a scenario"));
+            return fail(format!("larger than {BYTES_MAX} bytes: none of ours"));
         }
         Self::parse_bytes(&name, &bytes)
     }

@@ -189,13 +189,17 @@ fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<FleetSpec> {
     // Seven replicas stand side by side, so the last port that one may begin at is 65,529.
     let port = root.take("port").map(|field| field.integer(0..=65_529, mistakes));
     let charges = root.take("charges").map(|field| field.boolean(mistakes));
-    let (network_name, network) = network.unwrap_or_else(|| Some(("none".to_owned(), None)))?;
+    let network = network.unwrap_or_else(|| Some(("none".to_owned(), None)));
     let relay = root.take("relay").map(|field| match field.as_boolean() {
         Some(false) => Some(None),
-        _ => relay(field.section(mistakes)?, network.as_ref(), mistakes).map(Some),
+        _ => {
+            let network = network.as_ref().map(|(_, network)| network.as_ref());
+            relay(field.section(mistakes)?, network, mistakes).map(Some)
+        }
     });
     root.finish("a fleet", mistakes);
     let name = name?;
+    let (network_name, network) = network?;
     let (hsm, suite) = device?;
     Some(FleetSpec {
         folder: folder.map_or_else(
@@ -299,9 +303,10 @@ fn loss(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
     format!("{:.0}", share * 1e6).parse().ok()
 }
 
+/// `network` is `None` where it has mistakes of its own.
 fn relay(
     mut section: Section<'_>,
-    network: Option<&Network>,
+    network: Option<Option<&Network>>,
     mistakes: &mut Mistakes,
 ) -> Option<RelaySpec> {
     let listen = section.take("listen").map(|field| loopback(&field, mistakes));
@@ -332,9 +337,13 @@ fn loopback(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<SocketAddr> {
     address
 }
 
-fn site(field: &Field<'_>, network: Option<&Network>, mistakes: &mut Mistakes) -> Option<usize> {
-    let sites: &[String] = network.map_or(&[], |network| &network.sites);
+fn site(
+    field: &Field<'_>,
+    network: Option<Option<&Network>>,
+    mistakes: &mut Mistakes,
+) -> Option<usize> {
     let text = field.text("the name of a site", mistakes)?;
+    let sites: &[String] = network?.map_or(&[], |network| &network.sites);
     let at = sites.iter().position(|site| site == text);
     if at.is_none() {
         let message = format!("{} is not a site of the fleet's network", quoted(text));
@@ -372,6 +381,8 @@ mod tests {
         );
         check("[relay]\nlisten = \"0.0.0.0:80\"", &["an address of this machine"]);
         check("[relay]\nsite = \"x\"", &["there is no network"]);
+        let network = "network = \"global\"\n[relay]\nsite = \"x\"\ntsl = true";
+        check(network, &["did you mean \"global5\"?", "did you mean \"tls\"?"]);
         check("hsm = \"softhsm\"\nsuite = \"ristretto255-sha512\"", &["does not evaluate"]);
         let none = FleetSpec::parse("a.toml", "").expect_err("nothing in it");
         assert_eq!(none.list().len(), 2, "{none}");

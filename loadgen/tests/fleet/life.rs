@@ -113,6 +113,80 @@ fn faults_are_told_in_the_status_and_undone() {
 }
 
 #[test]
+fn people_are_served_across_continents() {
+    let fleet = Fleet::up(
+        r#"
+version = 1
+name = "far"
+replicas = 5
+network = "global5"
+[relay]
+listen = "127.0.0.1:0"
+tls = false
+limits = "benchmark"
+"#,
+    );
+    let vault = fleet.people(8);
+    let registered = vault.register_population(0..8, |_| ControlFlow::Continue(()));
+    registered.expect("every account");
+    let mut number = 0;
+    recover(&vault, &fleet.clock, 0..8, &mut number);
+    fleet.fault("kill leader");
+    recover(&vault, &fleet.clock, 0..8, &mut number);
+}
+
+#[test]
+fn one_fleet_a_folder() {
+    let fleet = Fleet::up(THREE);
+    let vault = fleet.people(2);
+    vault.register_population(0..2, |_| ControlFlow::Continue(())).expect("every account");
+    let mut second = vaultmark(fleet.folder());
+    second.args(["vault", "up", "fleet.toml", "--folder", "fleet", "--for", "1s"]);
+    let output = second.output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("a fleet runs here"), "{}", text(&output.stderr));
+    // And the first did not notice.
+    recover(&vault, &fleet.clock, 0..2, &mut 0);
+}
+
+#[test]
+fn clients_that_keep_their_stretching_register_anew() {
+    let fleet = Fleet::up(THREE);
+    let scenario = r#"
+version = 1
+name = "cached"
+seed = 7
+[target]
+fleet = "fleet/client.toml"
+[population]
+accounts = 12
+[client]
+fidelity = "cached"
+stretching = "light"
+[phases]
+warm_up = "0s"
+measure = "1s"
+cool_down = "0s"
+[[load]]
+name = "people"
+arrival = { kind = "constant", rate = "10/s" }
+mix = { recover = 1 }
+[validity]
+lateness_floor = "10s"
+throttled_share_max = "100%"
+"#;
+    std::fs::write(fleet.folder().join("cached.toml"), scenario).expect("a file");
+    for bundle in ["one", "two"] {
+        let mut run = vaultmark(fleet.folder());
+        run.args(["--progress", "plain", "run", "cached.toml", "--out", bundle]);
+        let output = run.output().expect("the binary starts");
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("0 of them known and 12 registered now"), "{said}");
+    }
+}
+
+#[test]
 fn mistakes_end_with_their_codes() {
     let folder = tempfile::tempdir().expect("a folder");
     let check = |arguments: &[&str], code: i32, words: &str| {
@@ -124,7 +198,12 @@ fn mistakes_end_with_their_codes() {
     std::fs::write(folder.path().join("bad.toml"), "version = 1\nname = \"a\"\nreplcas = 3\n")
         .expect("a file");
     check(&["vault", "up", "bad.toml"], 2, "did you mean \"replicas\"?");
-    check(&["vault", "up", "nowhere.toml"], 2, "nowhere.toml");
+    check(&["vault", "up", "nowhere.toml"], 2, "cannot be read: No such file");
+    let (nobody, steady) = (["--fleet", "nowhere.toml"], ["run", "recover-steady"]);
+    check(&[&steady[..], &nobody].concat(), 2, "nowhere.toml");
+    check(&[&steady[..], &["--population-only"]].concat(), 2, "name one with --fleet");
+    let deep = "x/".repeat(60);
+    check(&["vault", "up", "--folder", &deep], 1, "choose a folder with a shorter one");
     check(&["vault", "status", "--folder", "nowhere"], 1, "no fleet runs behind nowhere");
     check(&["vault", "fault", "kill leader", "--folder", "nowhere"], 1, "no fleet runs");
     check(&["vault", "fault", "kil leader"], 2, "\"kil\" is not a fault");

@@ -23,7 +23,7 @@ impl StretchingThreads {
         let builder = ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|index| format!("stretch-{}", index + 1))
-            .start_handler(|_| Priority::Stretching.take());
+            .start_handler(|_| Priority::Background.take());
         builder.build().map(Self)
     }
 

@@ -90,14 +90,16 @@ impl FleetStatus {
         leaders.max_by_key(|(_, it)| it.term).map(|(replica, _)| replica)
     }
 
-    /// Whether a group can commit: it has a leader that a majority knows of.
+    /// Whether a group can commit: it has a leader that a majority knows of, itself included.
     #[must_use]
     pub fn has_quorum(&self, group: u32) -> bool {
         let Some(leader) = self.leader(group) else { return false };
         let said = self.replicas.iter().filter_map(|replica| replica.said.as_ref());
-        let groups = said.flat_map(|said| said.groups.iter());
-        let follow = groups.filter(|it| it.group == group && it.leader == Some(leader)).count();
-        2 * follow > self.replicas.len()
+        let groups = said.flat_map(|said| said.groups.iter().map(|it| (said.replica, it)));
+        let follow = groups.filter(|(_, it)| it.group == group && it.leader == Some(leader));
+        let follow: Vec<u32> = follow.map(|(replica, _)| replica).collect();
+        // A leader that has not heard from a majority for a while says that it knows of no leader.
+        follow.contains(&leader) && 2 * follow.len() > self.replicas.len()
     }
 }
 

@@ -230,7 +230,6 @@ impl Consensus {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name("consensus".to_owned()).spawn(move || {
-            Priority::Consensus.take();
             // An error says that whoever was to end it has gone, which is an end too.
             let _gone = runtime.block_on(ended).is_err();
             runtime.shutdown_timeout(END_TIMEOUT);

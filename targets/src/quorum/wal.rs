@@ -21,7 +21,6 @@ use vaultmark_hsm::clock::nanos;
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, Start};
 use super::types::{Entry, LogId, Types, Vote};
-use crate::priority::Priority;
 
 /// A frame that is longer takes no more records: one write and sync of 4 MiB keeps who comes next
 /// waiting for a few milliseconds at most.
@@ -145,7 +144,6 @@ impl Wal {
         if let Some(writer) = writer {
             let theirs = Arc::clone(&shared);
             std::thread::Builder::new().name(name).spawn(move || {
-                Priority::Consensus.take();
                 theirs.serve(writer);
                 drop(alive);
             })?;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use http::Uri;
 use http::uri::Scheme;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use vaultmark_hsm::Suite;
 
 use crate::relay::tokens::Tenant;
@@ -58,8 +58,7 @@ pub struct ClientFile {
 }
 
 /// As it is written.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize)]
 struct Written {
     version: u32,
     url: String,
@@ -124,64 +123,55 @@ impl ClientFile {
     /// # Errors
     /// See [`ClientFileError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ClientFileError> {
-        let written: Written = toml::from_str(text)
-            .map_err(|error| ClientFileError::Toml(path.to_owned(), error.to_string()))?;
+        let mut reader = Reader::new(text, path)?;
+        let version = reader.integer("version");
+        if version.is_some_and(|version| version != i64::from(VERSION)) {
+            reader.wrong("version", "this version reads version 1");
+        }
+        let url = reader.parsed("url", parse_url);
+        let certificate = reader.path("certificate");
+        if url.as_ref().is_some_and(is_tls) && certificate.is_none() {
+            reader.wrong("url", "https:// needs a certificate to check against");
+        }
+        let fleet_key = reader.parsed("fleet_key", |text| {
+            text.parse::<ChannelPublicKey>().map_err(|_| "expected 64 hexadecimal digits")
+        });
+        let server_public_key = reader.parsed("server_public_key", |text| {
+            unhex(text).ok_or("expected an even number of hexadecimal digits")
+        });
+        let suite = reader.parsed("suite", |text| {
+            text.parse::<Suite>().map_err(|_| "expected ristretto255-sha512 or p256-sha256")
+        });
+        let tenant = reader
+            .parsed("tenant", |text| Tenant::new(text).ok_or("expected 1 to 63 of a-z, 0-9 and -"));
+        let groups = reader.integer("groups").and_then(|groups| u32::try_from(groups).ok());
+        let groups = groups.filter(|groups| (1..=crate::fleet::GROUPS_MAX).contains(groups));
+        if groups.is_none() {
+            reader.wrong("groups", "expected 1 to 64");
+        }
+        let token_key = reader.path("token_key");
+        let control = reader.path("control");
+        let mistakes = reader.finish();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut mistakes = Vec::new();
-        let mut wrong = |key: &str, value: &dyn fmt::Display, expected: &str| {
-            let line = text.lines().position(|line| {
-                line.trim_start()
-                    .strip_prefix(key)
-                    .is_some_and(|rest| rest.trim_start().starts_with('='))
-            });
-            let line = line.map_or(0, |line| line + 1);
-            mistakes.push(format!("{line}: {key} = {value}: {expected}"));
-        };
-        if written.version != VERSION {
-            wrong("version", &written.version, "this version reads version 1");
-        }
-        let url = parse_url(&written.url);
-        if let Err(expected) = &url {
-            wrong("url", &written.url, expected);
-        }
-        if url.as_ref().is_ok_and(is_tls) && written.certificate.is_none() {
-            wrong("url", &written.url, "https:// needs a certificate to check against");
-        }
-        let fleet_key = written.fleet_key.parse::<ChannelPublicKey>();
-        if fleet_key.is_err() {
-            wrong("fleet_key", &written.fleet_key, "64 hexadecimal digits");
-        }
-        let server_public_key = unhex(&written.server_public_key);
-        if server_public_key.is_none() {
-            wrong("server_public_key", &written.server_public_key, "hexadecimal digits");
-        }
-        let suite = written.suite.parse::<Suite>();
-        if suite.is_err() {
-            wrong("suite", &written.suite, "ristretto255-sha512 or p256-sha256");
-        }
-        let tenant = Tenant::new(&written.tenant);
-        if tenant.is_none() {
-            wrong("tenant", &written.tenant, "1 to 63 of a-z, 0-9 and -");
-        }
-        if !(1..=crate::fleet::GROUPS_MAX).contains(&written.groups) {
-            wrong("groups", &written.groups, "1 to 64");
-        }
-        let (Ok(url), Ok(fleet_key), Some(server_public_key), Ok(suite), Some(tenant), true) =
-            (url, fleet_key, server_public_key, suite, tenant, mistakes.is_empty())
+        let (Some(url), Some(fleet_key), Some(server_public_key), Some(suite), Some(tenant)) =
+            (url, fleet_key, server_public_key, suite, tenant)
         else {
+            return Err(ClientFileError::Values(path.to_owned(), mistakes));
+        };
+        let (Some(groups), true) = (groups, mistakes.is_empty()) else {
             return Err(ClientFileError::Values(path.to_owned(), mistakes));
         };
         let resolve = |path: Option<PathBuf>| path.map(|path| folder.join(path));
         Ok(Self {
             url,
-            certificate: resolve(written.certificate),
+            certificate: resolve(certificate),
             fleet_key,
             server_public_key,
             suite,
             tenant,
-            groups: written.groups,
-            token_key: resolve(written.token_key),
-            control: resolve(written.control),
+            groups,
+            token_key: resolve(token_key),
+            control: resolve(control),
         })
     }
 
@@ -224,6 +214,81 @@ impl ClientFile {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         is_tls(&self.url)
+    }
+}
+
+/// Takes the values of a file one after the other, and notes every mistake.
+struct Reader<'a> {
+    text: &'a str,
+    table: toml::Table,
+    mistakes: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, path: &Path) -> Result<Self, ClientFileError> {
+        let table = toml::from_str(text)
+            .map_err(|error| ClientFileError::Toml(path.to_owned(), error.to_string()))?;
+        Ok(Self { text, table, mistakes: Vec::new() })
+    }
+
+    fn line(&self, key: &str) -> Option<(usize, &'a str)> {
+        let mut lines = (1..).zip(self.text.lines().map(str::trim));
+        lines.find(|(_, line)| {
+            line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+        })
+    }
+
+    /// Once a key: what follows from one mistake is no other.
+    fn wrong(&mut self, key: &str, expected: &str) {
+        let (number, line) = self.line(key).unwrap_or((1, key));
+        if !self.mistakes.iter().any(|told| told.starts_with(&format!("{number}: {key}"))) {
+            self.mistakes.push(format!("{number}: {line}: {expected}"));
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Option<toml::Value> {
+        let value = self.table.remove(key);
+        if value.is_none() {
+            self.mistakes.push(format!("1: {key} is missing"));
+        }
+        value
+    }
+
+    fn integer(&mut self, key: &str) -> Option<i64> {
+        let number = self.take(key)?.as_integer();
+        if number.is_none() {
+            self.wrong(key, "expected a number");
+        }
+        number
+    }
+
+    fn parsed<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        match value.as_str().ok_or("expected a text in quotes").and_then(parse) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                self.wrong(key, expected);
+                None
+            }
+        }
+    }
+
+    /// A path that may be missing.
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.table.contains_key(key).then(|| self.parsed(key, |text| Ok(PathBuf::from(text))))?
+    }
+
+    /// Every mistake, keys that mean nothing included.
+    fn finish(mut self) -> Vec<String> {
+        let unknown: Vec<String> = self.table.keys().cloned().collect();
+        for key in unknown {
+            self.wrong(&key, "is no key of a client file");
+        }
+        self.mistakes
     }
 }
 
@@ -334,8 +399,21 @@ mod tests {
         for (index, line) in lines.iter().enumerate() {
             assert!(line.starts_with(&format!("/fleet/client.toml:{}: ", index + 1)), "{line}");
         }
-        let unknown = ClientFile::parse("versoin = 1", Path::new("c.toml")).unwrap_err();
-        assert!(matches!(unknown, ClientFileError::Toml(..)));
+        let broken = ClientFile::parse("version", Path::new("c.toml")).unwrap_err();
+        assert!(matches!(broken, ClientFileError::Toml(..)));
+        let other = ClientFile::parse("url = 7\nversoin = 1", Path::new("c.toml")).unwrap_err();
+        let told = other.to_string();
+        let expected = [
+            "c.toml:1: version is missing",
+            "c.toml:1: url = 7: expected a text in quotes",
+            "c.toml:1: fleet_key is missing",
+            "c.toml:1: server_public_key is missing",
+            "c.toml:1: suite is missing",
+            "c.toml:1: tenant is missing",
+            "c.toml:1: groups is missing",
+            "c.toml:2: versoin = 1: is no key of a client file",
+        ];
+        assert_eq!(told.lines().collect::<Vec<_>>(), expected, "{told}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use vaultmark_hsm::Suite;
+
 use crate::opaque::OpaqueError;
 use crate::secret_file::SecretFileError;
 
@@ -19,10 +21,12 @@ pub enum RemoteError {
     TokenKey(SecretFileError),
     /// What the relay is checked against cannot be read.
     Certificate(PathBuf, String),
-    /// The server's public key is none.
-    Keys(OpaqueError),
+    /// The client file's server public key is none of its suite.
+    Keys(Suite, OpaqueError),
     /// The relay at this address does not answer.
     Unreachable(String, String),
+    /// Whoever answers at this address is not the relay of the client file.
+    OtherRelay(String, String),
     /// An account of the population could not be registered.
     Population(u64, String),
     /// The caller had enough.
@@ -39,8 +43,15 @@ impl fmt::Display for RemoteError {
             }
             Self::TokenKey(why) => write!(f, "token key: {why}"),
             Self::Certificate(path, why) => write!(f, "certificate {}: {why}", path.display()),
-            Self::Keys(why) => write!(f, "the fleet's public key: {why}"),
+            Self::Keys(suite, why) => {
+                write!(f, "the client file's server_public_key is no public key of {suite}: {why}")
+            }
             Self::Unreachable(relay, why) => write!(f, "relay {relay}: {why}"),
+            Self::OtherRelay(relay, why) => write!(
+                f,
+                "relay {relay}: whoever answers is not the relay whose certificate the client file names: \
+                 {why}"
+            ),
             Self::Population(account, why) => write!(f, "registering account {account}: {why}"),
             Self::Stopped => f.write_str("stopped while registering the population"),
         }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -139,8 +140,22 @@ impl HttpCarrier {
     /// Why not, in words.
     pub async fn reach(&self) -> Result<(), RemoteError> {
         let connected = timeout(CONNECT_TIMEOUT, self.connect()).await;
-        let why = |why: String| RemoteError::Unreachable(self.authority.to_string(), why);
-        let sender = connected.map_err(|_late| why("no answer".to_owned()))?.map_err(why)?;
+        let relay = self.authority.to_string();
+        let sender = match connected {
+            Err(_late) => {
+                return Err(RemoteError::Unreachable(relay, "no answer".to_owned()));
+            }
+            Ok(Err(ConnectError::Other(why))) => return Err(RemoteError::OtherRelay(relay, why)),
+            Ok(Err(ConnectError::Broken(why))) => return Err(RemoteError::Unreachable(relay, why)),
+            Ok(Ok(sender)) => sender,
+        };
+        if self.tls.is_none() {
+            // TLS has shown by now who answers, and in which protocol. In plaintext whoever does not
+            // speak it shows at the first request.
+            self.say_hello(sender.clone())
+                .await
+                .map_err(|why| RemoteError::Unreachable(relay, why))?;
+        }
         self.slots[0].state().sender = Some(sender);
         Ok(())
     }
@@ -168,14 +183,41 @@ impl HttpCarrier {
         Err(CarryError::Unreachable)
     }
 
-    async fn connect(&self) -> Result<Sender, String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    /// A request that every relay answers, if only with a refusal.
+    async fn say_hello(&self, mut sender: Sender) -> Result<(), String> {
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query("/")
+            .build();
+        let uri = uri.map_err(|error| error.to_string())?;
+        let request =
+            Request::head(uri).body(Full::default()).map_err(|error| error.to_string())?;
+        match timeout(CONNECT_TIMEOUT, sender.send_request(request)).await {
+            Ok(Ok(_answered)) => Ok(()),
+            Ok(Err(_)) => {
+                Err("it does not speak HTTP/2 in plaintext; does https:// do?".to_owned())
+            }
+            Err(_late) => Err("no answer".to_owned()),
+        }
+    }
+
+    async fn connect(&self) -> Result<Sender, ConnectError> {
+        let broken = |error: io::Error| ConnectError::Broken(error.to_string());
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(broken)?;
+        stream.set_nodelay(true).map_err(broken)?;
         let Some((tls, name)) = &self.tls else { return converse(stream).await };
-        let stream = tls.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
+        let stream = tls.connect(name.clone(), stream).await.map_err(|error| {
+            let said = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match said {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    ConnectError::Other(error.to_string())
+                }
+                _ => broken(error),
+            }
+        })?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err("it does not speak HTTP/2".to_owned());
+            return Err(ConnectError::Broken("it does not speak HTTP/2".to_owned()));
         }
         converse(stream).await
     }
@@ -267,9 +309,17 @@ impl fmt::Debug for HttpCarrier {
     }
 }
 
+/// Why there is no connection, in words.
+enum ConnectError {
+    /// Whoever answers has another certificate.
+    Other(String),
+    /// Nobody answers, or not in the protocol.
+    Broken(String),
+}
+
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Sender, String> {
+) -> Result<Sender, ConnectError> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_max_send_streams(STREAMS)
@@ -277,7 +327,7 @@ async fn converse(
         .initial_connection_window_size(1 << 20)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| ConnectError::Broken(error.to_string()))?;
     // It ends with its last sender, or tells those that wait why it broke.
     drop(tokio::spawn(connection));
     Ok(sender)

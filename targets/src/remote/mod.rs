@@ -147,7 +147,7 @@ impl<C: Carrier + 'static> RemoteVault<C> {
             (Some(runtime), handle)
         };
         let client = VaultClient::new(file.suite, &file.server_public_key);
-        let client = client.map_err(RemoteError::Keys)?;
+        let client = client.map_err(|error| RemoteError::Keys(file.suite, error))?;
         let synthetic = Synthetic::new(config.seed, &config.run);
         let how = (config.stretching, config.fidelity);
         let people = People::new(client, synthetic, how, config.population);

@@ -60,14 +60,22 @@ pub(crate) fn recoveries(lab: &Lab) -> Result<Measured, String> {
             let p99 = half["operations"]["recover"]["complete"]["response_ns"]["p99"].as_f64();
             let p99 = p99.ok_or("the run at half the rate has no response p99")? / 1e6;
             let what = format!(
-                "response p99 {p99:.1} ms at {:.0}/s, below {RESPONSE_P99_MS} ms (verdict {})",
+                "response p99 {p99:.1} ms at {:.0}/s, below {RESPONSE_P99_MS} ms ({})",
                 RECOVERIES_PER_S / 2.0,
-                half["verdict"].as_str().unwrap_or("none"),
+                judged(&half),
             );
             return Ok(Measured { runs: plain, besides: vec![(what, p99 < RESPONSE_P99_MS)] });
         }
     }
     Err("no run on plaintext".to_owned())
+}
+
+/// The verdict of a run, and why.
+fn judged(run: &serde_json::Value) -> String {
+    let reasons = run["reasons"].as_array().map_or(&[][..], Vec::as_slice);
+    let reasons = reasons.iter().filter_map(|reason| reason.as_str().map(str::to_owned));
+    let words = [format!("verdict {}", run["verdict"].as_str().unwrap_or("none"))];
+    words.into_iter().chain(reasons).collect::<Vec<_>>().join("; ")
 }
 
 /// From the death of the leader until recoveries succeed again, at half the promised rate: as the
@@ -82,11 +90,11 @@ pub(crate) fn leader_kill(lab: &Lab) -> Result<Measured, String> {
         let fault = &told["faults"][0]["recovery"];
         let ns = fault["time_to_recover_ns"].as_f64().ok_or("it did not recover within the run")?;
         lab.say(&format!(
-            "run {number}: time to recover {:.0} ms, longest without a success {:.0} ms, {} failed; verdict {}",
+            "run {number}: time to recover {:.0} ms, longest without a success {:.0} ms, {} failed; {}",
             ns / 1e6,
             fault["longest_gap_ns"].as_f64().unwrap_or(f64::NAN) / 1e6,
             fault["failed"],
-            told["verdict"].as_str().unwrap_or("none"),
+            judged(&told),
         ));
         times.push(ns / 1e6);
     }

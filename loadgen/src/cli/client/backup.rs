@@ -200,7 +200,10 @@ fn report(
         }
         ui.note(&format!("The vault keeps the key; {} wrong attempts destroy it.", end.left));
     }
-    if name != "standard output" {
-        ui.line(name);
+    match name {
+        "standard output" => {}
+        // What goes into a file or a printer then is the key and nothing else.
+        name if args.manual_key => ui.note(&format!("The backup is {name}.")),
+        name => ui.line(name),
     }
 }

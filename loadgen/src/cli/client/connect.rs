@@ -44,7 +44,7 @@ impl Reach for Remote {
         // before anybody's password is stretched.
         Handle::current().block_on(carrier.reach()).map_err(|error| trouble(&error))?;
         let client = VaultClient::new(file.suite, &file.server_public_key)
-            .map_err(|error| trouble(&RemoteError::Keys(error)))?;
+            .map_err(|error| trouble(&RemoteError::Keys(file.suite, error)))?;
         let chance = ChaCha20Rng::from_rng(OsRng)
             .map_err(|error| Trouble::error(format!("no random bytes: {error}")))?;
         let service = ChannelService::new(carrier, file.fleet_key, clock, chance);
@@ -73,7 +73,8 @@ fn tokens(args: &VaultArgs, file: &ClientFile) -> Result<TokenSource, Trouble> {
 fn trouble(error: &RemoteError) -> Trouble {
     let exit = match error {
         RemoteError::Unreachable(..) => Exit::Unreachable,
-        RemoteError::Keys(_) | RemoteError::Url(_) => Exit::Usage,
+        RemoteError::OtherRelay(..) => Exit::WrongFleet,
+        RemoteError::Keys(..) | RemoteError::Url(_) => Exit::Usage,
         _ => Exit::Error,
     };
     Trouble::new(exit, error.to_string())

@@ -62,8 +62,13 @@ enum Kept {
 }
 
 fn kept(args: &RestoreArgs, custody: Custody, prompt: &mut Prompt<'_>) -> Result<Kept, Trouble> {
-    let with_digits = matches!(custody, Custody::WrittenDown) || args.key_file.is_some();
+    let with_digits = matches!(custody, Custody::WrittenDown);
     if !with_digits {
+        if args.key_file.is_some() {
+            return Err(Trouble::usage(
+                "this backup's key is with a vault and was never written down: --fleet, not --key-file",
+            ));
+        }
         if args.vault.fleet.is_none() {
             return Err(Trouble::usage("this backup's key is with a vault: --fleet is needed"));
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use vaultmark_hsm::{SoftwareAdapter, Suite, SystemClock};
 use vaultmark_targets::backup::{self as format, Custody, HEADER_LEN};
 use vaultmark_targets::client::{BackupKey, VaultClient};
-use vaultmark_targets::vault::{Answer, VaultRequest};
+use vaultmark_targets::vault::{Answer, Failure, Refusal, VaultReply, VaultRequest};
 use vaultmark_targets::{EmbeddedConfig, EmbeddedVault};
 use zeroize::Zeroizing;
 
@@ -33,6 +33,31 @@ impl Reach for Nowhere {
 
     fn reach(&self, _: &VaultArgs, _: AccountId) -> Result<Person<Silence>, Trouble> {
         Err(Trouble::new(Exit::Unreachable, "there is no vault here"))
+    }
+}
+
+/// A vault that takes registrations, and whose replies are lost.
+struct Lossy(Here);
+
+struct Lost(Shared);
+
+impl VaultService for Lost {
+    async fn call(&self, request: VaultRequest) -> Answer {
+        let is_last = matches!(request, VaultRequest::RegisterConfirm { .. });
+        let mut answer = self.0.call(request).await;
+        if is_last {
+            answer.reply = VaultReply::Refused(Refusal::Failed(Failure::Unreachable));
+        }
+        answer
+    }
+}
+
+impl Reach for Lossy {
+    type Service = Lost;
+
+    fn reach(&self, _: &VaultArgs, account: AccountId) -> Result<Person<Lost>, Trouble> {
+        let client = VaultClient::new(self.0.suite, &self.0.vault.public_key()).unwrap();
+        Ok(Person::new(Lost(Shared(Arc::clone(&self.0.vault))), client, account))
     }
 }
 
@@ -119,12 +144,12 @@ fn a_printed_key_brings_the_file_back() {
     assert_eq!(exit, Exit::Pass, "{}", err.text());
     let printed = out.text();
     let lines: Vec<&str> = printed.lines().collect();
-    assert_eq!(lines.len(), 5, "four lines of digits and the file: {printed}");
-    assert!(lines[..4].iter().all(|line| line.split(' ').all(|group| group.len() == 4)));
-    assert!(lines[4].ends_with("/notes.vmb"));
+    assert_eq!(lines.len(), 4, "digits and nothing else: {printed}");
+    assert!(lines.iter().all(|line| line.split(' ').all(|group| group.len() == 4)));
+    assert!(err.text().contains("/notes.vmb.\n"), "{}", err.text());
     assert_eq!(names(here), ["notes", "notes.vmb"]);
 
-    let digits = lines[..4].join(" ");
+    let digits = lines.join(" ");
     let (exit, _, err) = run(here, "restore ./notes.vmb", &digits);
     assert_eq!(exit, Exit::Error);
     assert!(err.text().contains("is there already; --force"), "{}", err.text());
@@ -207,6 +232,7 @@ fn what_is_missing_is_told_before_anybody_is_asked() {
         ("restore ./w.vmb --fleet f", Exit::Usage, "--account is needed"),
         ("restore ./w.vmb --fleet f --account me --prf-file p", Exit::Usage, "not under a passkey"),
         ("restore ./k.vmb --fleet f --account me", Exit::Usage, "say --prf-file"),
+        ("restore ./w.vmb --key-file ./a", Exit::Usage, "never written down"),
         ("delete --fleet f", Exit::Usage, "--account is needed"),
         ("backup ./a --fleet f --account me", Exit::Unreachable, "there is no vault here"),
         ("restore ./w.vmb --fleet f --account me", Exit::Unreachable, "there is no vault here"),
@@ -277,6 +303,25 @@ fn a_key_at_a_vault_comes_back_until_it_is_guessed_at_too_often() {
         assert_eq!(names(here), ["a", "a.vmb", "b", "b.vmb", "prf"]);
         vault.vault.shutdown();
     }
+}
+
+#[test]
+fn a_backup_whose_registration_is_unsure_keeps_both_files() {
+    let (folder, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (here, vault) = (folder.path(), Here::start(logs.path(), Suite::P256Sha256));
+    fs::write(here.join("a"), b"again").unwrap();
+    fs::write(here.join("a.vmb"), b"the earlier backup").unwrap();
+    let line = "backup ./a --force --fleet f --account alice --stretching none";
+    let vault = Lossy(vault);
+    for before in ["a.vmb.before-1", "a.vmb.before-2"] {
+        let (exit, _, err) = run_at(&vault, here, line, "secret");
+        assert_eq!(exit, Exit::Unreachable, "{}", err.text());
+        assert!(err.text().contains(&format!("{before} now")), "{}", err.text());
+        assert!(err.text().contains("is kept"), "{}", err.text());
+    }
+    assert_eq!(names(here), ["a", "a.vmb", "a.vmb.before-1", "a.vmb.before-2"]);
+    assert_eq!(fs::read(here.join("a.vmb.before-1")).unwrap(), b"the earlier backup");
+    vault.0.vault.shutdown();
 }
 
 #[test]

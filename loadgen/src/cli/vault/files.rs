@@ -19,9 +19,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use rand::rngs::OsRng;
-use vaultmark_targets::fleet::FleetKeys;
+use vaultmark_targets::fleet::{FleetKeys, control};
 
 use crate::scenario::FleetSpec;
+
+/// Bytes of the longest path that a Unix socket has on Linux (`sun_path`), without the zero that ends it.
+const SOCKET_PATH_MAX: usize = 107;
 
 /// A fleet's folder, and what its files say.
 #[derive(Debug)]
@@ -41,6 +44,14 @@ impl Fleet {
     pub(super) fn make(spec: FleetSpec) -> Result<(Self, FleetKeys), String> {
         let folder = std::path::absolute(&spec.folder).map_err(|error| error.to_string())?;
         let cannot = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let socket = folder.join(control::SOCKET);
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(format!(
+                "{}: the path of the control socket is longer than {SOCKET_PATH_MAX} bytes: choose a \
+                 folder with a shorter one",
+                socket.display()
+            ));
+        }
         fs::create_dir_all(&folder).map_err(|error| cannot(&folder, error))?;
         let path = folder.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::OsRng;
+use rustix::fs::Mode;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use vaultmark_hsm::{Clock, SystemClock};
@@ -50,6 +51,8 @@ pub(super) fn up(args: &UpArgs, ui: &mut Ui) -> Exit {
     // Everything on this thread: children die with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        // What a fleet keeps is its own.
+        let _before = rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let (fleet, keys) = Fleet::make(spec)?;
         runtime.block_on(run(&fleet, &keys, args, ui))
     });

@@ -596,8 +596,8 @@ fn files_that_cannot_be_read_are_told() {
         let message = &mistakes.list()[0].message;
         assert!(message.contains(expected), "{message}");
     };
-    check("missing.toml", "cannot read the scenario: No such file or directory");
-    check("", "cannot read the scenario: Is a directory");
+    check("missing.toml", "cannot be read: No such file or directory");
+    check("", "cannot be read: Is a directory");
     std::fs::write(folder.path().join("image"), vec![b'#'; (1 << 20) + 1]).unwrap();
     check("image", "larger than 1048576 bytes");
 }
