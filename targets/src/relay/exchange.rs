@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -38,6 +39,9 @@ impl From<RelayRefusal> for Refused {
     }
 }
 
+/// Bytes of a refused request that are waited for: whoever sends more than this by mistake is told in another way.
+const DRAINED_MAX: usize = 1 << 20;
+
 /// Answers one request.
 pub(super) async fn answer<U: Upstream>(
     shared: &Shared<U>,
@@ -50,14 +54,23 @@ pub(super) async fn answer<U: Upstream>(
     }
     let start = shared.clock.now();
     let mut elsewhere = Duration::ZERO;
-    let mut response = match relay(shared, request, &mut elsewhere).await {
+    let (head, mut body) = request.into_parts();
+    let mut response = match relay(shared, &head, &mut body, &mut elsewhere).await {
         Ok(frame) => {
             let mut response = Response::new(Full::new(Bytes::from(frame)));
             let octets = HeaderValue::from_static("application/octet-stream");
             response.headers_mut().insert(CONTENT_TYPE, octets);
             response
         }
-        Err(Refused(refusal, wait)) => refused(shared, refusal, wait),
+        Err(Refused(refusal, wait)) => {
+            if !matches!(refusal, RelayRefusal::TooSlow | RelayRefusal::BadBody) {
+                let start = shared.clock.now();
+                let rest = drain(&mut body);
+                let _late = tokio::time::timeout(shared.config.limits.body_timeout(), rest).await;
+                elsewhere += shared.clock.now().since(start);
+            }
+            refused(shared, refusal, wait)
+        }
     };
     let own = shared.clock.now().since(start).saturating_sub(elsewhere);
     response.headers_mut().insert(SERVER_TIMING, timing(own));
@@ -66,10 +79,10 @@ pub(super) async fn answer<U: Upstream>(
 
 async fn relay<U: Upstream>(
     shared: &Shared<U>,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut Incoming,
     elsewhere: &mut Duration,
 ) -> Result<Vec<u8>, Refused> {
-    let (head, body) = request.into_parts();
     let (purpose, account) = parse_path(head.uri.path()).ok_or(RelayRefusal::NotFound)?;
     if head.method != Method::POST {
         return Err(RelayRefusal::Method.into());
@@ -145,7 +158,7 @@ fn limit<U>(shared: &Shared<U>, tenant: Tenant, account: AccountId) -> Result<()
 }
 
 /// A body that is no longer than a frame; one that says that it is going to be is not waited for.
-pub(crate) async fn read(mut body: Incoming) -> Result<Vec<u8>, RelayRefusal> {
+pub(crate) async fn read(body: &mut Incoming) -> Result<Vec<u8>, RelayRefusal> {
     if body.size_hint().lower() > FRAME_LEN_MAX as u64 {
         return Err(RelayRefusal::TooLarge);
     }
@@ -165,6 +178,18 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Vec<u8>, RelayRefusal> {
         }
     }
     Ok(frame)
+}
+
+/// Takes the rest of a request that is refused, and forgets it: some HTTP/2 clients, curl for one, take a
+/// reply that comes before they have sent everything for a broken stream.
+async fn drain(body: &mut Incoming) {
+    let mut left = DRAINED_MAX;
+    while let Some(Ok(part)) = body.frame().await {
+        left = left.saturating_sub(part.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 fn refused<U>(shared: &Shared<U>, refusal: RelayRefusal, wait: Duration) -> Response<Full<Bytes>> {

@@ -268,8 +268,8 @@ impl HttpCarrier {
                 },
             }
         };
-        let (head, body) = response.into_parts();
-        let body = exchange::read(body).await.map_err(|refusal| match refusal {
+        let (head, mut body) = response.into_parts();
+        let body = exchange::read(&mut body).await.map_err(|refusal| match refusal {
             RelayRefusal::TooLarge => CarryError::BadReply,
             _ => CarryError::Unreachable,
         })?;

@@ -41,7 +41,8 @@ Exit codes:
 
 const BACKUP_HELP: &str = "\
 The key is new each time, and takes the place of what the account had registered: earlier backups of
-the account can then not be restored. --same-key recovers the registered key and uses it again.
+the account can then not be restored. --same-key recovers the registered key and uses it again;
+with another --stretching than that key was registered with, it is a wrong password, and counted.
 
 Stretching a password with the default, rfc9807, takes seconds and 2 GiB of memory, for whoever guesses
 as well; --stretching owasp takes 19 MiB. The backup file says which it was.
