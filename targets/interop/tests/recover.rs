@@ -60,7 +60,7 @@ fn hofmann(config: &OpaqueConfig) -> Start<'_> {
     })
 }
 
-fn pakery<C: OpaqueCiphersuite + 'static>() -> Start<'static> {
+fn pakery<'a, C: OpaqueCiphersuite + 'static>() -> Start<'a> {
     Box::new(|password, account| {
         let (ke1, state) =
             ClientLogin::<C>::start(password, &mut system_chance()).expect("a KE1");

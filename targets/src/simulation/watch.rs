@@ -416,8 +416,11 @@ impl State {
                 if matches!(reply, CommandReply::Reset { .. }) {
                     let life = (charged.account, charged.generation);
                     let marks = self.lives.entry(life).or_default();
-                    // Given back once, however often it is asked for.
-                    let is_again = marks
+                    // Given back once for each time it was charged, however often it is asked for. An
+                    // attempt is charged again when so many came after it that it is forgotten.
+                    let is_it = |mark: &Mark| matches!(mark, Mark::Charged { attempt, .. } if *attempt == charged.attempt);
+                    let from = marks.iter().rposition(is_it).unwrap_or(0);
+                    let is_again = marks[from..]
                         .iter()
                         .any(|mark| matches!(mark, Mark::Verified(id) if *id == charged.attempt));
                     if is_genuine && !is_again {
