@@ -1,14 +1,16 @@
-//! What people look at: the report and the summary on the terminal.
+//! What people look at: the report, the summary on the terminal, the comparison of HSMs.
 //!
 //! Nothing is measured or judged here, and no quantile is computed: every figure comes from
 //! `results`, so that all views of a run say the same.
 
 mod chart;
+pub mod hsm_compare;
 mod input;
 mod report;
 mod terminal;
 mod words;
 
+pub use hsm_compare::{CompareInput, compare_html, compare_text};
 pub use input::{Curve, OperationSecond, ReportInput, Second};
 pub use report::{ReportError, report_html};
 pub use terminal::terminal_summary;

@@ -12,7 +12,7 @@ const WIDTH_MIN: usize = 60;
 const TIED: char = '\u{a0}';
 
 const BOLD: &str = "1";
-const FAINT: &str = "2";
+pub(crate) const FAINT: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -21,24 +21,33 @@ const YELLOW: &str = "33";
 /// columns; texts are wrapped to it, tables are not. Colours only with `color`.
 #[must_use]
 pub fn terminal_summary(run: &Run, width: usize, color: bool) -> String {
-    let mut page = Page { text: String::new(), width: width.max(WIDTH_MIN), color };
+    let mut page = Page::new(width, color);
     verdict(&mut page, run);
     slos(&mut page, run);
     operations(&mut page, run);
     faults(&mut page, run);
     stages(&mut page, run);
     instrument(&mut page, run);
-    page.text
+    page.into_text()
 }
 
-struct Page {
+/// Lines of text as wide as they may be.
+pub(crate) struct Page {
     text: String,
     width: usize,
     color: bool,
 }
 
 impl Page {
-    fn line(&mut self, line: &str) {
+    pub(crate) fn new(width: usize, color: bool) -> Self {
+        Self { text: String::new(), width: width.max(WIDTH_MIN), color }
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+
+    pub(crate) fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
@@ -52,7 +61,7 @@ impl Page {
     }
 
     /// Text wrapped at spaces behind a hanging start, whose own width is given.
-    fn wrapped(&mut self, start: &str, indent: usize, text: &str) {
+    pub(crate) fn wrapped(&mut self, start: &str, indent: usize, text: &str) {
         let mut line = start.to_owned();
         let mut used = indent;
         let mut fresh = true;
@@ -78,7 +87,7 @@ impl Page {
 
     /// Rows with columns of equal width; the first column flush left, the others flush right if
     /// they are figures. Each row has a colour, which may be empty.
-    fn table(&mut self, figures_from: usize, rows: &[(&str, Vec<String>)]) {
+    pub(crate) fn table(&mut self, figures_from: usize, rows: &[(&str, Vec<String>)]) {
         let columns = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
             .map(|n| {
@@ -107,7 +116,7 @@ impl Page {
 }
 
 /// Data may hold control characters, which a terminal would obey.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

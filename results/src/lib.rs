@@ -4,6 +4,7 @@
 //! known here. Only this crate knows the bundle format and merges histograms.
 
 pub mod bundle;
+pub mod card;
 pub mod folder;
 pub mod hist;
 pub mod interval;
@@ -16,6 +17,7 @@ pub mod totals;
 pub mod units;
 
 pub use bundle::{Bundle, BundleError, BundleWriter, Second};
+pub use card::{Card, CardError};
 pub use interval::{Cell, Counts, ErrorText, Interval, OperationStages, Shape, Window};
 pub use model::Run;
 pub use phase::Phase;

@@ -118,10 +118,71 @@ impl Axis {
         Self { from: 0.0, to: count * size, logarithmic: false, ticks }
     }
 
+    /// Rates from one to another, per second, logarithmic: from the 1-2-5 step below to the one above, with at
+    /// most `room` ticks.
+    pub(super) fn rates_logarithmic(least: f64, most: f64, room: usize) -> Self {
+        // Slower than one in eleven days is drawn as that.
+        const FIRST: i32 = -18;
+        const LAST: i32 = 60;
+        let places = |x: f64| if x.is_finite() { x.max(1e-6) } else { 1.0 };
+        let (least, most) = (places(least), places(most));
+        let mut first = (FIRST..LAST).rev().find(|k| signed_step(*k) <= least).unwrap_or(FIRST);
+        let mut last = (first..LAST).find(|k| signed_step(*k) >= most).unwrap_or(LAST);
+        if last - first < 2 {
+            last += 1;
+            first -= 1;
+        }
+        let every = [1, 3, 6, 9, 18]
+            .into_iter()
+            .find(|every| (first..=last).filter(|k| k % every == 0).count() <= room)
+            .unwrap_or(27);
+        if every > 1 {
+            first -= first.rem_euclid(every);
+            last += (-last).rem_euclid(every);
+        }
+        let label = |at: f64| if at >= 1.0 { format_count(nearest(at)) } else { fraction(at, at) };
+        Self {
+            from: signed_step(first),
+            to: signed_step(last),
+            logarithmic: true,
+            ticks: (first..=last)
+                .filter(|k| k % every == 0)
+                .map(|k| (signed_step(k), label(signed_step(k))))
+                .collect(),
+        }
+    }
+
+    /// Counts from one, logarithmic, with a tick at every power of two, or at every second and so on.
+    pub(super) fn doublings(most: f64) -> Self {
+        const TICKS_MAX: u32 = 9;
+        let powers = if most.is_finite() { most.max(2.0).log2().ceil() } else { 1.0 };
+        let powers = u32::try_from(nearest(powers)).unwrap_or(1).clamp(1, 40);
+        let every = powers.div_ceil(TICKS_MAX).max(1);
+        let powers = powers.next_multiple_of(every);
+        let power = |n: u32| 2_f64.powi(i32::try_from(n).unwrap_or(0));
+        Self {
+            from: 1.0,
+            to: power(powers),
+            logarithmic: true,
+            ticks: (0..=powers)
+                .filter(|n| n % every == 0)
+                .map(|n| (power(n), format_count(nearest(power(n)))))
+                .collect(),
+        }
+    }
+
+    /// Loads, percent of the capacity: a tick at each, with some room on both sides.
+    pub(super) fn loads(loads: &[f64]) -> Self {
+        let least = loads.first().copied().unwrap_or(0.0);
+        let most = loads.last().copied().unwrap_or(100.0);
+        let ticks = loads.iter().map(|load| (*load, format!("{load} %"))).collect();
+        Self { from: least - 5.0, to: most + 5.0, logarithmic: false, ticks }
+    }
+
     /// Where a value lies, as a share of the axis; outside it, its nearer end.
     pub(super) fn share(&self, value: f64) -> f64 {
         let share = if self.logarithmic {
-            (value.max(1.0).ln() - self.from.ln()) / (self.to.ln() - self.from.ln())
+            (value.max(self.from).ln() - self.from.ln()) / (self.to.ln() - self.from.ln())
         } else {
             (value - self.from) / (self.to - self.from)
         };
@@ -164,6 +225,16 @@ fn step(k: u32) -> f64 {
         _ => 5.0,
     };
     mantissa * 10_f64.powi(exponent)
+}
+
+/// The k-th of 1, 2, 5, 10, …; below zero 0.5, 0.2, 0.1, …
+fn signed_step(k: i32) -> f64 {
+    let mantissa = match k.rem_euclid(3) {
+        0 => 1.0,
+        1 => 2.0,
+        _ => 5.0,
+    };
+    mantissa * 10_f64.powi(k.div_euclid(3))
 }
 
 /// The k-th step as nanoseconds: "200 µs".
@@ -236,6 +307,14 @@ mod tests {
             (Axis::rates(0.0, 4), "0.0 | 0.5 | 1.0"),
             (Axis::rates(0.9, 4), "0.0 | 0.5 | 1.0"),
             (Axis::rates(12_345.0, 5), "0 | 5,000 | 10,000 | 15,000"),
+            (Axis::rates_logarithmic(613.0, 4_144.0, 8), "500 | 1,000 | 2,000 | 5,000"),
+            (Axis::rates_logarithmic(13.7, 18_980.0, 8), "10 | 100 | 1,000 | 10,000 | 100,000"),
+            (Axis::rates_logarithmic(0.3, 0.3, 8), "0.1 | 0.2 | 0.5 | 1"),
+            (Axis::rates_logarithmic(f64::INFINITY, 0.0, 8), "0.5 | 1 | 2"),
+            (Axis::doublings(1.0), "1 | 2"),
+            (Axis::doublings(33.0), "1 | 2 | 4 | 8 | 16 | 32 | 64"),
+            (Axis::doublings(1024.0), "1 | 4 | 16 | 64 | 256 | 1,024"),
+            (Axis::loads(&[50.0, 70.0, 90.0]), "50 % | 70 % | 90 %"),
         ] {
             assert_eq!(labels(&axis), expected);
         }

@@ -7,6 +7,7 @@
 mod axis;
 mod canvas;
 mod curves;
+mod scaled;
 mod stages;
 mod time;
 
@@ -19,6 +20,7 @@ use crate::input::{ReportInput, Second};
 use canvas::Canvas;
 
 pub(crate) use canvas::series_class;
+pub(crate) use scaled::ScaledLine;
 
 /// A chart could not be drawn. It is drawn into memory, so this never happens; it is told, not
 /// swallowed.
@@ -99,6 +101,19 @@ pub(crate) fn stage_bars(
     index: usize,
 ) -> Result<Option<Figure>, ChartError> {
     stages::figure(operation, result, index)
+}
+
+/// Evaluations per second against HSM sessions; `None` without a line.
+pub(crate) fn sessions(
+    lines: &[ScaledLine],
+    caption: String,
+) -> Result<Option<Figure>, ChartError> {
+    scaled::sessions(lines, caption)
+}
+
+/// Response p99 against load; `None` without a line.
+pub(crate) fn tails(lines: &[ScaledLine], caption: String) -> Result<Option<Figure>, ChartError> {
+    scaled::tails(lines, caption)
 }
 
 /// Intervals that a picture can place: of some length, at a time that is a number.

@@ -6,7 +6,7 @@
 
 mod machine;
 mod numbers;
-mod page;
+pub(crate) mod page;
 mod results;
 
 use std::fmt;

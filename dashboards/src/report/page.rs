@@ -27,7 +27,7 @@ impl Section {
 
 /// One thing in a section.
 #[derive(Debug)]
-pub(super) enum Block {
+pub(crate) enum Block {
     Text(String),
     Heading(String),
     Table(Table),
@@ -39,17 +39,17 @@ pub(super) enum Block {
 
 /// A table. The first cell of each row is its heading.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Said to screen readers, and the name of the scrolling region.
-    pub(super) caption: String,
-    pub(super) head: Vec<Column>,
-    pub(super) rows: Vec<Row>,
+    pub(crate) caption: String,
+    pub(crate) head: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
     /// Tables of words are set differently from tables of figures.
-    pub(super) class: &'static str,
+    pub(crate) class: &'static str,
 }
 
 impl Table {
-    pub(super) fn new(
+    pub(crate) fn new(
         caption: impl Into<String>,
         class: &'static str,
         head: &[&'static str],
@@ -64,50 +64,50 @@ impl Table {
         Self { caption: caption.into(), head, rows: Vec::new(), class }
     }
 
-    pub(super) fn row(&mut self, class: &'static str, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, class: &'static str, cells: Vec<Cell>) {
         self.rows.push(Row { class, cells });
     }
 
     /// Whether the column holds figures, which are set flush right.
-    pub(super) fn is_number(&self, column: usize) -> bool {
+    pub(crate) fn is_number(&self, column: usize) -> bool {
         self.head.get(column).is_some_and(|column| column.is_number)
     }
 }
 
 /// A column's heading. In [`Table::new`], a `#` in front says that it holds figures.
 #[derive(Debug)]
-pub(super) struct Column {
-    pub(super) text: &'static str,
-    pub(super) is_number: bool,
+pub(crate) struct Column {
+    pub(crate) text: &'static str,
+    pub(crate) is_number: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) class: &'static str,
-    pub(super) cells: Vec<Cell>,
+pub(crate) struct Row {
+    pub(crate) class: &'static str,
+    pub(crate) cells: Vec<Cell>,
 }
 
 #[derive(Debug)]
-pub(super) struct Cell {
-    pub(super) text: String,
+pub(crate) struct Cell {
+    pub(crate) text: String,
     /// Small print beneath.
-    pub(super) note: String,
+    pub(crate) note: String,
     /// Style-sheet class of the cell.
-    pub(super) class: &'static str,
+    pub(crate) class: &'static str,
     /// Style-sheet class of a patch of colour in front; empty: none.
-    pub(super) patch: String,
+    pub(crate) patch: String,
 }
 
 impl Cell {
-    pub(super) fn noted(text: impl Into<String>, note: impl Into<String>) -> Self {
+    pub(crate) fn noted(text: impl Into<String>, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..Self::from(text.into()) }
     }
 
-    pub(super) fn classed(text: impl Into<String>, class: &'static str) -> Self {
+    pub(crate) fn classed(text: impl Into<String>, class: &'static str) -> Self {
         Self { class, ..Self::from(text.into()) }
     }
 
-    pub(super) fn patched(text: impl Into<String>, patch: String) -> Self {
+    pub(crate) fn patched(text: impl Into<String>, patch: String) -> Self {
         Self { patch, ..Self::from(text.into()) }
     }
 }
