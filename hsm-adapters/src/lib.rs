@@ -6,6 +6,7 @@
 //! of OPAQUE, of the vault or of load: it turns (credential identifier, blinded element) into an
 //! evaluated element.
 
+mod blinded;
 pub mod clock;
 pub mod device;
 mod group;
@@ -16,6 +17,7 @@ pub mod software;
 mod worker;
 mod x_only;
 
+pub use blinded::blinded;
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{
     BareCall, Capabilities, DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets,

@@ -2,6 +2,7 @@
 //! rate is a number. What users type is `file.rs`; how their mistakes are told, `diagnostic.rs`.
 
 mod checks;
+pub mod device;
 pub mod diagnostic;
 pub mod file;
 pub mod fleet;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use vaultmark_hsm::Suite;
 use vaultmark_targets::{Fault, Operation};
 
+pub use device::{DeviceReach, DeviceSpec, SecretSource, TpmDevice};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::ScenarioFile;
 pub use fleet::FleetSpec;

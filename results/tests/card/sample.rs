@@ -31,6 +31,7 @@ pub(crate) fn point(sessions: u64, evaluations_per_s: f64) -> SessionsPoint {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one value, every field of it")]
 pub(crate) fn card() -> Card {
     let tail = |load_percent: u64, offered_per_s: f64| Tail {
         load_percent,
