@@ -15,6 +15,8 @@ pub mod pool;
 pub mod software;
 mod worker;
 mod x_only;
+#[cfg(feature = "yubihsm")]
+pub mod yubihsm;
 
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{
@@ -24,3 +26,5 @@ pub use device::{
 pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};
 pub use software::SoftwareAdapter;
+#[cfg(feature = "yubihsm")]
+pub use yubihsm::YubiHsmAdapter;
