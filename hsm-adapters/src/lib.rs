@@ -16,6 +16,8 @@ pub mod pool;
 pub mod software;
 mod worker;
 mod x_only;
+#[cfg(feature = "yubihsm")]
+pub mod yubihsm;
 
 pub use blinded::blinded;
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
@@ -26,3 +28,5 @@ pub use device::{
 pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};
 pub use software::SoftwareAdapter;
+#[cfg(feature = "yubihsm")]
+pub use yubihsm::YubiHsmAdapter;

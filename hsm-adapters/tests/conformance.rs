@@ -45,6 +45,20 @@ fn rfc_9497_vectors_hold_under_imported_keys() {
             let jobs: Vec<_> = blinded.iter().map(|one| evaluation(b"an account", *one)).collect();
             check_tweaked(&key, &secrets(1), &jobs, &together.expect("answered"));
         }
+        #[cfg(feature = "yubihsm")]
+        if suite == Suite::P256Sha256 {
+            let provision = KeyProvision::KeyInsideTweaked;
+            let device = common::YubiHsm::open(provision, suite, &secrets(1));
+            let wanted: Vec<_> = field("EvaluationElement").into_iter().map(Ok).collect();
+            let blinded = field("BlindedElement");
+            let together = device.adapter.evaluate_with_key(&key, &blinded);
+            assert_eq!(together.as_ref(), Ok(&wanted), "in one batch");
+            for (blinded, wanted) in blinded.iter().zip(wanted) {
+                let alone = device.adapter.evaluate_with_key(&key, &[*blinded]);
+                assert_eq!(alone, Ok(vec![wanted]), "singly");
+            }
+            device.simulator.stop();
+        }
     }
     assert_eq!(checked, 4, "two vectors for each of two suites");
 }
@@ -81,10 +95,37 @@ fn rfc_9807_vectors_hold_in_every_provision() {
             check_tweaked(&key, &secrets, &jobs, &wanted);
             checked[2] += jobs.len();
         }
+        #[cfg(feature = "yubihsm")]
+        if suite == Suite::P256Sha256 {
+            check_tweaked_on_yubihsm(&key, &jobs, &wanted);
+        }
     }
     // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third.
     let (all, p256) = (15, 5);
-    assert_eq!(checked, if softhsm_installed() { [all, all, p256] } else { [all, 0, 0] });
+    let softhsm = usize::from(softhsm_installed());
+    let seeds = softhsm + usize::from(cfg!(feature = "yubihsm"));
+    assert_eq!(checked, [all, seeds * all, softhsm * p256]);
+}
+
+/// As [`check_tweaked`], under a tweak of another seed.
+#[cfg(feature = "yubihsm")]
+fn check_tweaked_on_yubihsm(
+    key: &[u8],
+    jobs: &[Evaluation],
+    wanted: &[Result<Element, DeviceError>],
+) {
+    let suite = Suite::P256Sha256;
+    let scalar = |bytes: &[u8]| {
+        let bytes: [u8; 32] = bytes.try_into().expect("32 bytes");
+        p256::Scalar::from_repr(bytes.into()).expect("reduced")
+    };
+    let secrets = FleetSecrets { oprf_seed: [0x5a; 64], device_key_seed: [0x5a; 32] };
+    let tweak = scalar(&account_key(suite, &secrets, &jobs[0].credential_identifier));
+    let device_key = (scalar(key) * tweak.invert().expect("not zero")).to_repr();
+    let device = common::YubiHsm::open(KeyProvision::KeyInsideTweaked, suite, &secrets);
+    let answer = device.adapter.evaluate_with_device_key(&device_key, jobs);
+    assert_eq!(answer.as_deref(), Ok(wanted));
+    device.simulator.stop();
 }
 
 /// The account key of `KeyInsideTweaked` is device key times tweak: with the vector's key over the tweak
@@ -185,6 +226,19 @@ fn what_a_hostile_client_chooses_is_evaluated_rightly() {
             let wanted = multiples.iter().map(|n| Ok(multiple(suite, 3 * n))).collect();
             assert_eq!(softhsm.adapter.evaluate_with_key(&key, &blinded), Ok(wanted));
         }
+    }
+    #[cfg(feature = "yubihsm")]
+    {
+        let suite = Suite::P256Sha256;
+        let device = common::YubiHsm::open(KeyProvision::KeyInsideTweaked, suite, &secrets);
+        let mut key = [0; 32];
+        key[31] = 3;
+        for multiples in [&[-1][..], &[-1, 8], &[3, -4], &[2, 3, -5, 1], &[-2]] {
+            let blinded: Vec<_> = multiples.iter().map(|n| multiple(suite, *n)).collect();
+            let wanted = multiples.iter().map(|n| Ok(multiple(suite, 3 * n))).collect();
+            assert_eq!(device.adapter.evaluate_with_key(&key, &blinded), Ok(wanted));
+        }
+        device.simulator.stop();
     }
 }
 

@@ -62,10 +62,38 @@ pub(crate) fn softhsm_installed() -> bool {
     }
 }
 
-/// One adapter to be tested, and the folder it needs.
+/// A YubiHSM simulator and the adapter on it; the simulator stops with the last holder.
+#[cfg(feature = "yubihsm")]
+pub(crate) struct YubiHsm {
+    pub(crate) adapter: Arc<vaultmark_hsm::YubiHsmAdapter>,
+    pub(crate) simulator: vaultmark_hsm::yubihsm::simulator::Simulator,
+}
+
+#[cfg(feature = "yubihsm")]
+impl YubiHsm {
+    pub(crate) fn open(provision: KeyProvision, suite: Suite, secrets: &FleetSecrets) -> Self {
+        use vaultmark_hsm::yubihsm::YubiHsmAccess;
+        use vaultmark_hsm::yubihsm::simulator::{ServiceModel, Simulator, SimulatorConfig};
+
+        let password: vaultmark_hsm::device::Secret = String::from("conformance").into();
+        let clock = vaultmark_hsm::SystemClock::start().expect("a clock");
+        let mut config = SimulatorConfig::new(password.clone());
+        config.service = ServiceModel::off();
+        let simulator = Simulator::start(&config, Arc::clone(&clock) as _).expect("a simulator");
+        let access = YubiHsmAccess::new(&simulator.url(), password);
+        let adapter =
+            vaultmark_hsm::YubiHsmAdapter::open(&access, provision, suite, secrets, clock)
+                .expect("a device of our own");
+        Self { adapter: Arc::new(adapter), simulator }
+    }
+}
+
+/// One adapter to be tested, and the folder or the simulator it needs.
 pub(crate) struct Device {
     pub(crate) adapter: Arc<dyn HsmAdapter>,
     _folder: Option<Arc<TempDir>>,
+    #[cfg(feature = "yubihsm")]
+    _simulator: Option<vaultmark_hsm::yubihsm::simulator::Simulator>,
 }
 
 /// Every adapter × key provision × suite that there is.
@@ -75,14 +103,28 @@ pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
         .map(|suite| Device {
             adapter: Arc::new(SoftwareAdapter::new(suite, secrets)),
             _folder: None,
+            #[cfg(feature = "yubihsm")]
+            _simulator: None,
         })
         .collect();
     if softhsm_installed() {
         for provision in PROVISIONS {
             for suite in suites_of(provision) {
                 let SoftHsm { adapter, folder } = SoftHsm::open(provision, *suite, secrets);
-                devices.push(Device { adapter, _folder: Some(folder) });
+                devices.push(Device {
+                    adapter,
+                    _folder: Some(folder),
+                    #[cfg(feature = "yubihsm")]
+                    _simulator: None,
+                });
             }
+        }
+    }
+    #[cfg(feature = "yubihsm")]
+    for provision in vaultmark_hsm::yubihsm::PROVISIONS {
+        for suite in vaultmark_hsm::yubihsm::suites_of(provision) {
+            let YubiHsm { adapter, simulator } = YubiHsm::open(provision, *suite, secrets);
+            devices.push(Device { adapter, _folder: None, _simulator: Some(simulator) });
         }
     }
     devices
