@@ -8,11 +8,13 @@
 
 pub mod clock;
 pub mod device;
+mod edwards;
 mod group;
 mod key;
 pub mod pkcs11;
 pub mod pool;
 pub mod software;
+mod watch;
 mod worker;
 mod x_only;
 
