@@ -39,6 +39,10 @@ impl HsmAdapter for Unbatched {
         1
     }
 
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        self.0.prepare(evaluation);
+    }
+
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
@@ -60,8 +64,7 @@ fn main() {
         let profile = Profile::shipped("softhsm-x25519").expect("it is shipped");
         let options =
             Pkcs11Options { folder: Some(folder.path().to_owned()), ..Pkcs11Options::default() };
-        let nobody =
-            |_: &str| -> std::io::Result<Secret> { unreachable!("the PIN was made here") };
+        let nobody = |_: &str| -> std::io::Result<Secret> { unreachable!("the PIN was made here") };
         let adapter =
             Pkcs11Adapter::open_profile(&profile, provision, suite, &secrets, &options, &nobody)
                 .expect("a token of our own");

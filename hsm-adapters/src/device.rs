@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::x_only::Prepared;
+
 /// The OPRF cipher suite (RFC 9497 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
@@ -179,13 +181,16 @@ pub struct Evaluation {
     /// In `KeyInside` the account's key as [`HsmSession::make_account_key`] gave it; the device knows
     /// no other way to it. `None` in the provisions where the identifier is enough.
     pub wrapped_key: Option<Arc<[u8]>>,
+    /// What [`HsmAdapter::prepare`] found out beforehand, for its own HSM sessions.
+    pub(crate) prepared: Option<Box<Prepared>>,
 }
 
 impl Evaluation {
     /// One whose key the identifier names.
     #[must_use]
     pub fn new(credential_identifier: impl Into<Arc<[u8]>>, blinded: Element) -> Self {
-        Self { credential_identifier: credential_identifier.into(), blinded, wrapped_key: None }
+        let credential_identifier = credential_identifier.into();
+        Self { credential_identifier, blinded, wrapped_key: None, prepared: None }
     }
 
     /// One under an account key that is kept outside, wrapped.
@@ -336,6 +341,12 @@ pub trait HsmAdapter: fmt::Debug + Send + Sync + 'static {
     /// How many waiting evaluations one HSM session should take at once.
     fn batch_max(&self) -> usize;
 
+    /// Does the host's part of an evaluation that needs no device, on the thread of whoever asks: an
+    /// HSM session's thread has the device to keep busy. What was not prepared is done there.
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        let _ = evaluation;
+    }
+
     /// Within which a batch has an answer, where the device's own code may hang for ever (a vendor's
     /// library in this process). The pool then answers for it, abandons the thread and goes on with
     /// another. `None`: the adapter has deadlines of its own.
@@ -351,7 +362,8 @@ pub struct Evaluated {
     pub element: Element,
     /// From handing over to the moment an HSM session took it up.
     pub device_wait: Duration,
-    /// From being taken up to the answer; shared by what was evaluated in one batch.
+    /// From being taken up to the answer, which is shared by what was evaluated in one batch, and the
+    /// host's part beforehand.
     pub evaluation: Duration,
 }
 

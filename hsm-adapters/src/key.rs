@@ -77,10 +77,9 @@ pub(crate) fn account_key_of_seed<G: Group>(seed: &[u8; KEY_SEED_LEN]) -> Zeroiz
 /// The key of `KeyInside` that wraps account keys (AES-256): the whole fleet's, so that any replica
 /// unwraps what another made. HKDF-Expand with a single block (RFC 5869).
 pub(crate) fn wrapping_key(secrets: &FleetSecrets) -> Zeroizing<[u8; 32]> {
-    let mut mac = <hmac::Hmac<sha2::Sha256> as digest::KeyInit>::new_from_slice(
-        &secrets.device_key_seed,
-    )
-    .expect("HMAC takes keys of every length");
+    let mut mac =
+        <hmac::Hmac<sha2::Sha256> as digest::KeyInit>::new_from_slice(&secrets.device_key_seed)
+            .expect("HMAC takes keys of every length");
     mac.update(WRAPPING_INFO);
     mac.update(&[1]);
     Zeroizing::new(mac.finalize().into_bytes().into())

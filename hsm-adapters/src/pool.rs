@@ -66,6 +66,7 @@ impl HsmPool {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(sessions));
         let mut front = Front {
+            adapter: Arc::clone(&adapter),
             queue: Some(queue),
             slots: Arc::new(AtomicUsize::new(slots_max)),
             shared: Arc::clone(&shared),
@@ -141,9 +142,17 @@ impl Reservation {
     /// # Errors
     /// See [`DeviceError`].
     pub async fn evaluate(self, evaluation: Evaluation) -> Result<Evaluated, DeviceError> {
+        let mut evaluation = evaluation;
+        let start = self.front.clock.now();
+        self.front.adapter.prepare(&mut evaluation);
+        let preparation = self.front.clock.now().since(start);
         let (reply, answer) = oneshot::channel();
         self.hand_over(Work::Evaluate(evaluation), Reply::Element(reply))?;
-        answer.await.unwrap_or_else(|_| Err(worker_ended()))
+        let evaluated = answer.await.unwrap_or_else(|_| Err(worker_ended()));
+        evaluated.map(|evaluated| Evaluated {
+            evaluation: evaluated.evaluation + preparation,
+            ..evaluated
+        })
     }
 
     /// Has the key of a new account made: see [`crate::HsmSession::make_account_key`].
@@ -194,6 +203,7 @@ impl Drop for Slot {
 /// is the end of the queue.
 #[derive(Debug)]
 struct Front {
+    adapter: Arc<dyn HsmAdapter>,
     /// Taken away when dropped, which lets the threads end.
     queue: Option<Sender<Job>>,
     slots: Arc<AtomicUsize>,

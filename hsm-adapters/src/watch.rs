@@ -124,7 +124,8 @@ impl Watcher {
         }
         self.join_ended();
         let abandoned = std::mem::take(&mut self.abandoned);
-        let (ended, hanging): (Vec<_>, _) = abandoned.into_iter().partition(JoinHandle::is_finished);
+        let (ended, hanging): (Vec<_>, _) =
+            abandoned.into_iter().partition(JoinHandle::is_finished);
         self.abandoned = hanging;
         for thread in ended {
             // Abandoned long ago: how it ended is nobody's concern.

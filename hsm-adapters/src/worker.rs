@@ -379,11 +379,8 @@ impl Worker {
             // First the slot: who has the answer may reserve again at once.
             drop(caller.slot);
             // A caller that gave up has dropped its end.
-            let _given_up = reply.send(result.map(|element| Evaluated {
-                element,
-                device_wait,
-                evaluation,
-            }));
+            let _given_up =
+                reply.send(result.map(|element| Evaluated { element, device_wait, evaluation }));
         }
         drop(callers);
         lost.is_none_or(|why| self.lose(why))

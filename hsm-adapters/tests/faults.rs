@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use common::{element, evaluate, evaluation, expected, folder, multiple, secrets, softhsm_installed};
+use common::{
+    element, evaluate, evaluation, expected, folder, multiple, secrets, softhsm_installed,
+};
 use vaultmark_hsm::pkcs11::profile::TokenChoice;
 use vaultmark_hsm::pkcs11::{
     self, PinSource, Pkcs11Options, Profile, TokenSelector, isolated, softhsm,
@@ -88,7 +90,11 @@ impl Bench {
         Pkcs11Options { folder: Some(self.folder.path().to_owned()), ..Pkcs11Options::default() }
     }
 
-    fn try_open(&self, provision: KeyProvision, suite: Suite) -> Result<Pkcs11Adapter, AdapterError> {
+    fn try_open(
+        &self,
+        provision: KeyProvision,
+        suite: Suite,
+    ) -> Result<Pkcs11Adapter, AdapterError> {
         let (profile, options) = (self.profile(), self.options());
         Pkcs11Adapter::open_profile(&profile, provision, suite, &secrets(1), &options, &nobody)
     }
@@ -331,9 +337,8 @@ fn a_session_limit_is_told() {
     // The limit of ours comes before the token's.
     let profile = bench.profile();
     let options = Pkcs11Options { sessions_max: Some(2), ..bench.options() };
-    let adapter =
-        Pkcs11Adapter::open_profile(&profile, SEED, P256, &secrets(1), &options, &nobody)
-            .expect("one for the login");
+    let adapter = Pkcs11Adapter::open_profile(&profile, SEED, P256, &secrets(1), &options, &nobody)
+        .expect("one for the login");
     let one = adapter.open_session().expect("and one");
     let error = adapter.open_session().map(|_| ()).expect_err("and no other");
     assert!(error.to_string().contains("2 are allowed"), "{error}");
@@ -452,18 +457,18 @@ fn child(bench: &Bench) -> Command {
 fn a_crash_is_told() {
     let Some(bench) = Bench::take() else { return };
     let minute = Duration::from_secs(60);
-    let found = pkcs11::isolated(child(&bench), "softhsm", minute, None).expect("it behaves");
+    let found = isolated(child(&bench), "softhsm", minute, None).expect("it behaves");
     assert!(found.description.contains("SoftHSM"), "{}", found.description);
     let offered = found.offers.iter().filter(|offer| offer.refused.is_none()).count();
     assert_eq!(offered, 4, "{:?}", found.offers);
     bench.order("crash");
-    let error = pkcs11::isolated(child(&bench), "softhsm", minute, None).expect_err("it crashes");
+    let error = isolated(child(&bench), "softhsm", minute, None).expect_err("it crashes");
     let told = "the module of softhsm crashed the process that tried it: signal 11 (SIGSEGV)";
     assert!(error.to_string().starts_with(told), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
     bench.order("hang");
     let soon = Duration::from_secs(3);
-    let error = pkcs11::isolated(child(&bench), "softhsm", soon, None).expect_err("it hangs");
+    let error = isolated(child(&bench), "softhsm", soon, None).expect_err("it hangs");
     assert!(matches!(error, AdapterError::Hangs { .. }), "{error}");
 }
 

@@ -144,7 +144,10 @@ impl<'a, C: DeviceCurve> AccountKey<'a, C> {
         }
     }
 
-    fn put_together(public: &C::OnCurve, wrapped: &[u8]) -> Result<Vec<u8>, DeviceError> {
+    pub(super) fn put_together(
+        public: &C::OnCurve,
+        wrapped: &[u8],
+    ) -> Result<Vec<u8>, DeviceError> {
         let kept = [&[VERSION, C::NUMBER], &*C::public_bytes(public), wrapped].concat();
         if kept.len() > WRAPPED_KEY_LEN_MAX {
             let told = format!("a wrapped account key of {} bytes", kept.len());
@@ -216,7 +219,7 @@ pub(super) fn try_key<C: DeviceCurve>(
     kept: &[u8],
 ) -> Result<bool, DeviceError> {
     let account_key = AccountKey::<C>::parse(kept)?;
-    let key = unwrap::<C>(link, wrapping, account_key.wrapped)?;
+    let key = unwrap::<C>(link, wrapping, &account_key.public, account_key.wrapped)?;
     let tried = C::derive_key(TRIED, b"");
     let points = [C::public_of(&tried)];
     let evaluated =
@@ -227,13 +230,29 @@ pub(super) fn try_key<C: DeviceCurve>(
     Ok(evaluated == [C::multiplied(&account_key.public, &tried)])
 }
 
+/// Whether the token wraps what it unwrapped once more, although that is not extractable.
+pub(super) fn rewraps<C: DeviceCurve>(
+    link: &Link,
+    wrapping: CK_OBJECT_HANDLE,
+    kept: &[u8],
+) -> Result<bool, DeviceError> {
+    let account_key = AccountKey::<C>::parse(kept)?;
+    let key = unwrap::<C>(link, wrapping, &account_key.public, account_key.wrapped)?;
+    let mechanism = wrapping_of(link)?.mechanism;
+    let again = link.functions().wrap(link.handle(), mechanism, wrapping, key);
+    link.functions().destroy(link.handle(), key).map_err(|error| device_error(&error))?;
+    Ok(again.is_ok())
+}
+
 /// The key that was wrapped, as an object of this HSM session.
 pub(super) fn unwrap<C: DeviceCurve>(
     link: &Link,
     wrapping: CK_OBJECT_HANDLE,
+    public: &C::OnCurve,
     wrapped: &[u8],
 ) -> Result<CK_OBJECT_HANDLE, DeviceError> {
-    let template = [
+    let Wrapping { mechanism, public_attribute, .. } = wrapping_of(link)?;
+    let mut template = vec![
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::KeyType(curve_of::<C>(link)?.key_type.key_type()),
         Attribute::Token(false),
@@ -242,7 +261,10 @@ pub(super) fn unwrap<C: DeviceCurve>(
         Attribute::Extractable(false),
         Attribute::Derive(true),
     ];
-    let mechanism = wrapping_of(link)?.mechanism;
+    if let Some(kind) = public_attribute {
+        let kind = AttributeType::VendorDefined(kind);
+        template.push(Attribute::VendorDefined((kind, C::encoded(public))));
+    }
     link.functions()
         .unwrap(link.handle(), mechanism, wrapping, wrapped, &template)
         .map_err(|error| device_error(&error))
@@ -297,9 +319,7 @@ fn read_point<C: DeviceCurve>(
         [4, length, rest @ ..] if usize::from(*length) == rest.len() => C::public_of_device(rest),
         _ => None,
     };
-    of_der
-        .or_else(|| C::public_of_device(&point))
-        .ok_or(cryptoki::error::Error::InvalidValue)
+    of_der.or_else(|| C::public_of_device(&point)).ok_or(cryptoki::error::Error::InvalidValue)
 }
 
 fn curve_of<C: DeviceCurve>(link: &Link) -> Result<&CurveKeys, DeviceError> {
@@ -315,7 +335,8 @@ pub(super) fn curve_keys(link: &Link, suite: Suite) -> Result<&CurveKeys, Device
 /// How the token wraps.
 pub(super) fn wrapping_of(link: &Link) -> Result<Wrapping, DeviceError> {
     let wrapping = link.token().quirks().wrapping;
-    wrapping.ok_or_else(|| DeviceError::Failed("the profile names no wrapping mechanism".to_owned()))
+    wrapping
+        .ok_or_else(|| DeviceError::Failed("the profile names no wrapping mechanism".to_owned()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use cryptoki_sys::CK_OBJECT_HANDLE;
 use rand::RngCore;
 use zeroize::Zeroizing;
 
-use super::account_key;
+use super::account_key::{self, AccountKey, DeviceCurve};
 use super::error::device_error;
 use super::session::Link;
 use super::token::Inside;
@@ -21,7 +21,7 @@ const INPUT: [u8; 64] = [0x5a; 64];
 pub(super) struct Bare {
     mac_key: Option<CK_OBJECT_HANDLE>,
     wrapping: Option<CK_OBJECT_HANDLE>,
-    /// An account key, and what it is wrapped.
+    /// An account key, and what is kept of it.
     subject: Option<(CK_OBJECT_HANDLE, Vec<u8>)>,
 }
 
@@ -47,12 +47,10 @@ impl Bare {
                     .map_err(told)?;
             }
             BareCall::Unwrap => {
-                let (wrapping, (_, wrapped)) = self.subject(link, suite)?;
+                let (wrapping, (_, kept)) = self.subject(link, suite)?;
                 let key = match suite {
-                    Suite::Ristretto255Sha512 => {
-                        account_key::unwrap::<Ristretto255>(link, wrapping, wrapped)
-                    }
-                    Suite::P256Sha256 => account_key::unwrap::<P256>(link, wrapping, wrapped),
+                    Suite::Ristretto255Sha512 => unwrap::<Ristretto255>(link, wrapping, kept),
+                    Suite::P256Sha256 => unwrap::<P256>(link, wrapping, kept),
                 }?;
                 link.functions().destroy(link.handle(), key).map_err(told)?;
             }
@@ -87,19 +85,35 @@ impl Bare {
     ) -> Result<(CK_OBJECT_HANDLE, &(CK_OBJECT_HANDLE, Vec<u8>)), DeviceError> {
         let wrapping = self.wrapping(link)?;
         if self.subject.is_none() {
-            let mechanism = account_key::wrapping_of(link)?.mechanism;
-            let private = match suite {
-                Suite::Ristretto255Sha512 => account_key::generate::<Ristretto255>(link)?.1,
-                Suite::P256Sha256 => account_key::generate::<P256>(link)?.1,
-            };
-            let wrapped = link
-                .functions()
-                .wrap(link.handle(), mechanism, wrapping, private)
-                .map_err(|error| device_error(&error))?;
-            self.subject = Some((private, wrapped));
+            self.subject = Some(match suite {
+                Suite::Ristretto255Sha512 => made::<Ristretto255>(link, wrapping),
+                Suite::P256Sha256 => made::<P256>(link, wrapping),
+            }?);
         }
         Ok((wrapping, self.subject.as_ref().expect("it was made just now")))
     }
+}
+
+fn made<C: DeviceCurve>(
+    link: &Link,
+    wrapping: CK_OBJECT_HANDLE,
+) -> Result<(CK_OBJECT_HANDLE, Vec<u8>), DeviceError> {
+    let (public, private) = account_key::generate::<C>(link)?;
+    let mechanism = account_key::wrapping_of(link)?.mechanism;
+    let wrapped = link
+        .functions()
+        .wrap(link.handle(), mechanism, wrapping, private)
+        .map_err(|error| device_error(&error))?;
+    Ok((private, AccountKey::<C>::put_together(&public, &wrapped)?))
+}
+
+fn unwrap<C: DeviceCurve>(
+    link: &Link,
+    wrapping: CK_OBJECT_HANDLE,
+    kept: &[u8],
+) -> Result<CK_OBJECT_HANDLE, DeviceError> {
+    let account_key = AccountKey::<C>::parse(kept)?;
+    account_key::unwrap::<C>(link, wrapping, &account_key.public, account_key.wrapped)
 }
 
 fn put(link: &Link, inside: &Inside<'_>) -> Result<CK_OBJECT_HANDLE, DeviceError> {

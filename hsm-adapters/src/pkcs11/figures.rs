@@ -177,7 +177,8 @@ fn wrapped<C: DeviceCurve>(link: &Link, job: &Evaluation, way: Way) -> Result<()
         }
         Way::CallsAndSigns | Way::Calls => account_key.public,
     };
-    let handle = account_key::unwrap::<C>(link, link.key(), account_key.wrapped)?;
+    let handle =
+        account_key::unwrap::<C>(link, link.key(), &account_key.public, account_key.wrapped)?;
     let mut key = BareKey::of(link, handle);
     let evaluated = evaluate::<C>(&mut key, &account_key.public, &point, way);
     link.functions().destroy(link.handle(), handle).map_err(|error| device_error(&error))?;

@@ -198,10 +198,11 @@ mod tests {
         };
         assert_eq!(read(&report(&Ok(found.clone()))), Ok(found.clone()));
         let minute = Duration::from_secs(60);
-        let script = format!("echo noise; read pin; echo '{}'", report(&Ok(found.clone())));
+        let script =
+            format!("echo noise; read pin; printf '%s\\n' '{}'", report(&Ok(found.clone())));
         assert_eq!(run(&script, minute), Ok(found));
         let failed = report(&Err(AdapterError::SessionLimit { label: "x".to_owned() }));
-        let error = run(&format!("echo '{failed}'"), minute).expect_err("it says so");
+        let error = run(&format!("printf '%s\\n' '{failed}'"), minute).expect_err("it says so");
         assert!(error.to_string().contains("allows no more HSM sessions"), "{error}");
     }
 

@@ -46,12 +46,17 @@ mod tests {
 
     #[test]
     fn labels_are_told_from_other_peoples() {
-        assert_eq!(RunLabel::new("2026-07-01.a").map(|run| run.0).as_deref(), Some("vaultmark-2026-07-01.a"));
+        assert_eq!(
+            RunLabel::new("2026-07-01.a").map(|run| run.0).as_deref(),
+            Some("vaultmark-2026-07-01.a")
+        );
         for wrong in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
             assert_eq!(RunLabel::new(wrong), None, "{wrong}");
         }
         assert!(RunLabel::is_one("vaultmark-7"));
-        for other in ["vaultmark OPRF", "vaultmark-", "vaultmark", "my vaultmark-7", "vaultmark-a b"] {
+        for other in
+            ["vaultmark OPRF", "vaultmark-", "vaultmark", "my vaultmark-7", "vaultmark-a b"]
+        {
             assert!(!RunLabel::is_one(other), "{other}");
         }
     }

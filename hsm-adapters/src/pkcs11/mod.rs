@@ -23,7 +23,7 @@ use crate::device::{
 use crate::group::{Group, P256, Ristretto255};
 use crate::key::{self, OprfSeed};
 use crate::software::cores;
-use crate::x_only;
+use crate::x_only::{self, Peer, Prepared};
 
 use account_key::DeviceCurve;
 use context::Context;
@@ -227,11 +227,15 @@ impl Pkcs11Adapter {
             }
         }?;
         let own_wrapping = token.quirks().wrapping.is_some_and(|wrapping| !wrapping.import);
+        let rewraps = token.quirks().wrapping.is_some_and(|wrapping| wrapping.rewraps);
         let caveats = [
             setup.software.then_some("a software token: the calls of a device, not its protection"),
             (provision == KeyProvision::SeedInside).then_some("the host sees account keys"),
-            (provision == KeyProvision::KeyInside && own_wrapping)
-                .then_some("the token wraps with a key of its own: its accounts are no other replica's"),
+            (provision != KeyProvision::SeedInside && rewraps)
+                .then_some("the token wraps keys that are not extractable"),
+            (provision == KeyProvision::KeyInside && own_wrapping).then_some(
+                "the token wraps with a key of its own: its accounts are no other replica's",
+            ),
         ];
         let caveats: Vec<_> = caveats.into_iter().flatten().collect();
         let info = DeviceInfo {
@@ -284,8 +288,10 @@ impl Pkcs11Adapter {
         key: &[u8],
         blinded: &[Element],
     ) -> Result<Vec<Result<Element, DeviceError>>, DeviceError> {
-        let on_curve = |element: &Element| C::decode(element.as_bytes()).as_ref().map(C::on_curve);
-        let points: Vec<_> = blinded.iter().map(on_curve).collect();
+        let decoded = |element: &Element| {
+            C::decode(element.as_bytes()).map(|point| Peer::of(C::on_curve(&point)))
+        };
+        let points: Vec<_> = blinded.iter().map(decoded).collect();
         let (mut link, public) = self.link_with_key::<C>(key)?;
         let mut results = Vec::with_capacity(points.len());
         link.key_inside().evaluate_points::<C>(&public, &points, &mut results);
@@ -347,10 +353,7 @@ impl Pkcs11Adapter {
     }
 
     /// An HSM session with a key of its own, and the key's public half.
-    fn link_with_key<C: DeviceCurve>(
-        &self,
-        key: &[u8],
-    ) -> Result<(Link, C::OnCurve), DeviceError> {
+    fn link_with_key<C: DeviceCurve>(&self, key: &[u8]) -> Result<(Link, C::OnCurve), DeviceError> {
         let key = C::decode_key(key).ok_or_else(bad_key)?;
         let link = link_with_private::<C>(&self.token, &key, self.point)?;
         Ok((link, C::public_of(&key)))
@@ -368,9 +371,10 @@ fn link_with_private<C: DeviceCurve>(
     point: PointFormat,
 ) -> Result<Link, DeviceError> {
     let told = |error: cryptoki::error::Error| error::device_error(&error);
-    let curve = token.quirks().curve(C::SUITE).ok_or_else(|| {
-        DeviceError::Failed(format!("the profile has no keys for {}", C::SUITE))
-    })?;
+    let curve = token
+        .quirks()
+        .curve(C::SUITE)
+        .ok_or_else(|| DeviceError::Failed(format!("the profile has no keys for {}", C::SUITE)))?;
     let private = C::private_bytes(key);
     let session = token.plain_session().map_err(told)?;
     let inside = Inside::CurveKey(curve, &*private);
@@ -435,6 +439,12 @@ fn wrapped_keys<C: DeviceCurve>(
         known = account_key::make::<C>(&mut link, wrapping)?;
         Ok(true)
     })?;
+    let link = link_of(token, point, None).map_err(first_evaluation)?;
+    let again = account_key::rewraps::<C>(&link, link.key(), &known).map_err(first_evaluation)?;
+    if again && !token.quirks().wrapping.is_some_and(|wrapping| wrapping.rewraps) {
+        let why = "it wraps keys that are not extractable";
+        return Err(AdapterError::KeyNotKept { label: token.label().to_owned(), why });
+    }
     Ok((Keys::Wrapped { suite, known }, point))
 }
 
@@ -511,11 +521,7 @@ fn link_of(
 
 /// An HSM session that answered rightly what is known: one that was given up because the device erred is
 /// not taken up again before.
-fn sound_link(
-    token: &Arc<Token>,
-    keys: &Keys,
-    point: PointFormat,
-) -> Result<Link, DeviceError> {
+fn sound_link(token: &Arc<Token>, keys: &Keys, point: PointFormat) -> Result<Link, DeviceError> {
     let mut link = link_of(token, point, Some(token.seat()?))?;
     let right = match (keys, keys.suite()) {
         (Keys::TweakedP256 { public, .. }, _) => multiplies_right::<P256>(&mut link, public),
@@ -568,9 +574,8 @@ impl HsmAdapter for Pkcs11Adapter {
     fn open_session(&self) -> Result<Box<dyn HsmSession>, DeviceError> {
         let (token, keys, point) = (Arc::clone(&self.token), Arc::clone(&self.keys), self.point);
         let doing = "opening an HSM session";
-        let link =
-            deadline::run(token.deadline(), doing, move || sound_link(&token, &keys, point))
-                .map_err(|error| DeviceError::SessionLost(error.to_string()))??;
+        let link = deadline::run(token.deadline(), doing, move || sound_link(&token, &keys, point))
+            .map_err(|error| DeviceError::SessionLost(error.to_string()))??;
         Ok(Box::new(Pkcs11Session::new(link, Arc::clone(&self.keys), self.pace.clone())))
     }
 
@@ -586,6 +591,21 @@ impl HsmAdapter for Pkcs11Adapter {
             // Nothing is shared, so that a batch would only make its first wait for its last.
             Keys::Seed { .. } | Keys::Wrapped { .. } => 1,
         }
+    }
+
+    /// Decodes the element and applies the account's tweak: as much work as a third of what the device
+    /// does, if that is this machine's processor.
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        evaluation.prepared = match &*self.keys {
+            Keys::TweakedP256 { tweaks, .. } => {
+                session::tweaked::<P256>(tweaks, evaluation).map(Prepared::P256)
+            }
+            Keys::TweakedRistretto { tweaks, .. } => {
+                session::tweaked::<Ristretto255>(tweaks, evaluation).map(Prepared::Ristretto255)
+            }
+            Keys::Seed { .. } | Keys::Wrapped { .. } => None,
+        }
+        .map(Box::new);
     }
 
     fn deadline(&self) -> Option<Duration> {

@@ -237,6 +237,10 @@ fn notes(token: &Token) -> Result<Vec<String>, AdapterError> {
         ),
         format!("PIN of {} to {} bytes", info.min_pin_length(), info.max_pin_length()),
     ];
+    if token.quirks().wrapping.is_some_and(|wrapping| wrapping.rewraps) {
+        let so = "wraps keys that are not extractable: whoever is logged in can take them out";
+        notes.push(so.to_owned());
+    }
     if !lacks.is_empty() {
         notes.push(format!("not listed: {}", lacks.join(", ")));
     }
@@ -295,20 +299,21 @@ fn key_inside<C: DeviceCurve>(token: &Arc<Token>) -> Result<(), Refusal> {
         let doing = "an account key";
         let kept = account_key::make::<C>(&mut link, wrapping).map_err(|e| (doing, why(e)))?;
         let parsed = AccountKey::<C>::parse(&kept).map_err(|error| (doing, why(error)))?;
-        let key = account_key::unwrap::<C>(&link, wrapping, parsed.wrapped)
+        let key = account_key::unwrap::<C>(&link, wrapping, &parsed.public, parsed.wrapped)
             .map_err(|error| ("unwrapping", why(error)))?;
         derives::<C>(&mut link, key, &parsed.public)?;
         keeps(&link, key)?;
-        let mechanism = account_key::wrapping_of(&link).map_err(|error| (doing, why(error)))?;
-        let again = link.functions().wrap(link.handle(), mechanism.mechanism, wrapping, key);
-        if again.is_ok() {
-            return Err(("wrapping again", "what is not extractable was wrapped".to_owned()));
+        let again =
+            account_key::rewraps::<C>(&link, wrapping, &kept).map_err(|e| (doing, why(e)))?;
+        let told = account_key::wrapping_of(&link).map_err(|error| (doing, why(error)))?.rewraps;
+        if again && !told {
+            return Err(("wrapping again", "what is not extractable is wrapped".to_owned()));
         }
         let mut changed = parsed.wrapped.to_vec();
         if let Some(byte) = changed.last_mut() {
             *byte ^= 1;
         }
-        match account_key::unwrap::<C>(&link, wrapping, &changed) {
+        match account_key::unwrap::<C>(&link, wrapping, &parsed.public, &changed) {
             Err(_) => Ok(()),
             Ok(_) => Err(("unwrapping", "a key that was changed outside is taken".to_owned())),
         }
@@ -336,11 +341,7 @@ fn derives<C: DeviceCurve>(
 }
 
 /// An HSM session with a key in it, which the token keeps.
-fn imported(
-    token: &Arc<Token>,
-    inside: &Inside<'_>,
-    point: PointFormat,
-) -> Result<Link, Refusal> {
+fn imported(token: &Arc<Token>, inside: &Inside<'_>, point: PointFormat) -> Result<Link, Refusal> {
     let doing = "importing a key";
     let told = |error: cryptoki::error::Error| (doing, text(&error));
     let session = token.plain_session().map_err(told)?;

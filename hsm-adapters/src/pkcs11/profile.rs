@@ -218,9 +218,8 @@ impl Profile {
     /// Every mistake.
     pub fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
         let mut mistakes = Mistakes::new(text);
-        let profile =
-            reader::document(text, &mut mistakes)
-                .and_then(|document| resolve(&document.root(), &mut mistakes));
+        let profile = reader::document(text, &mut mistakes)
+            .and_then(|document| resolve(&document.root(), &mut mistakes));
         match (profile, mistakes.finish()) {
             (Some(profile), None) => Ok(profile),
             (_, Some(mistakes)) => Err(ProfileError { file: file.to_owned(), mistakes }),
@@ -275,12 +274,9 @@ impl Profile {
     pub fn offers(&self, provision: KeyProvision, suite: Suite) -> Result<(), AdapterError> {
         supported(&self.name, provision, suite)?;
         match self.refusal(provision, suite) {
-            Some(why) => Err(AdapterError::NotOffered {
-                device: self.name.clone(),
-                provision,
-                suite,
-                why,
-            }),
+            Some(why) => {
+                Err(AdapterError::NotOffered { device: self.name.clone(), provision, suite, why })
+            }
             None => Ok(()),
         }
     }
@@ -496,8 +492,18 @@ fn quirks(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<Quirks> {
                 .require("mechanism", mistakes)
                 .and_then(|field| field.choice_or_number(&Wrapping::MECHANISMS, mistakes));
             let import = section.take("import").map_or(Some(true), |f| f.boolean(mistakes));
+            let rewraps = section.take("rewraps").map_or(Some(false), |f| f.boolean(mistakes));
+            let public_attribute = match section.take("public_attribute") {
+                Some(field) => field.choice_or_number(&[], mistakes).map(Some),
+                None => Some(None),
+            };
             section.finish(mistakes);
-            Some(Wrapping { mechanism: mechanism?, import: import? })
+            Some(Wrapping {
+                mechanism: mechanism?,
+                import: import?,
+                public_attribute: public_attribute?,
+                rewraps: rewraps?,
+            })
         }
         None => None,
     };
@@ -536,7 +542,10 @@ fn oid(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
     let text = field.text(mistakes)?;
     let der = oid_der(text);
     if der.is_none() {
-        field.wrong("is no object identifier; allowed: numbers with dots, \"1.3.101.110\"", mistakes);
+        field.wrong(
+            "is no object identifier; allowed: numbers with dots, \"1.3.101.110\"",
+            mistakes,
+        );
     }
     der
 }

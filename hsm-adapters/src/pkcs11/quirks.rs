@@ -2,7 +2,9 @@
 
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::KeyType;
-use cryptoki_sys::{CK_KEY_TYPE, CK_MECHANISM_TYPE, CKK_AES, CKK_GENERIC_SECRET};
+use cryptoki_sys::{
+    CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CKK_AES, CKK_GENERIC_SECRET,
+};
 
 use crate::device::Suite;
 
@@ -75,6 +77,12 @@ pub struct Wrapping {
     /// Whether the wrapping key may be imported, and so be the whole fleet's; otherwise each token has
     /// its own, and an account belongs to one replica.
     pub import: bool,
+    /// An attribute that unwrapping wants the public half under (NSS: CKA_NSS_DB); `None`: the wrapped
+    /// key is enough.
+    pub public_attribute: Option<CK_ATTRIBUTE_TYPE>,
+    /// Whether the token wraps keys that are not extractable, which it must not: then whoever is logged
+    /// in can take them out.
+    pub rewraps: bool,
 }
 
 /// DER object identifier of P-256 (1.2.840.10045.3.1.7).
@@ -91,6 +99,8 @@ impl Default for Quirks {
             wrapping: Some(Wrapping {
                 mechanism: cryptoki_sys::CKM_AES_KEY_WRAP_PAD,
                 import: true,
+                public_attribute: None,
+                rewraps: false,
             }),
         }
     }
@@ -129,11 +139,8 @@ impl Quirks {
 
 impl CurveKeyType {
     /// Every one, with the name that profiles have for it.
-    pub(super) const NAMES: [(&'static str, Self); 3] = [
-        ("ec", Self::Ec),
-        ("ec-edwards", Self::EcEdwards),
-        ("ec-montgomery", Self::EcMontgomery),
-    ];
+    pub(super) const NAMES: [(&'static str, Self); 3] =
+        [("ec", Self::Ec), ("ec-edwards", Self::EcEdwards), ("ec-montgomery", Self::EcMontgomery)];
 
     pub(super) const fn key_type(self) -> KeyType {
         match self {

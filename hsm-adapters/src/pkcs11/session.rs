@@ -24,7 +24,7 @@ use super::token::{Seat, Token};
 use crate::device::{BareCall, DeviceError, Element, Evaluation, HsmSession, Suite};
 use crate::group::{Group, P256, Ristretto255};
 use crate::key::{self, OprfSeed};
-use crate::x_only::{self, NONSENSE, X, XOnlyKey};
+use crate::x_only::{self, NONSENSE, Peer, X, XOnlyKey};
 
 /// Answers in a row that fit no key, each under another account's, after which it is the device that is
 /// at fault and not what was kept of the accounts.
@@ -248,13 +248,11 @@ impl Link {
         jobs: &[Evaluation],
         results: &mut Vec<Result<Element, DeviceError>>,
     ) {
-        // Decoding and tweaking are the host's; what fails there does not reach the device.
-        let tweaked = |job: &Evaluation| {
-            let point = C::decode(job.blinded.as_bytes())?;
-            let tweak = tweaks.account_key::<C>(&job.credential_identifier);
-            Some(C::on_curve(&C::multiply(&point, &tweak)))
+        let ready = |job: &Evaluation| {
+            let prepared = job.prepared.as_ref().and_then(|prepared| C::prepared(prepared));
+            prepared.cloned().or_else(|| tweaked::<C>(tweaks, job))
         };
-        let points: Vec<_> = jobs.iter().map(tweaked).collect();
+        let points: Vec<_> = jobs.iter().map(ready).collect();
         self.key_inside().evaluate_points::<C>(public, &points, results);
     }
 
@@ -277,7 +275,8 @@ impl Link {
         })?;
         let account_key = AccountKey::<C>::parse(wrapped)?;
         self.calls += 1;
-        let key = account_key::unwrap::<C>(self, self.key, account_key.wrapped)?;
+        let key =
+            account_key::unwrap::<C>(self, self.key, &account_key.public, account_key.wrapped)?;
         let points = [C::on_curve(&point)];
         let evaluated =
             x_only::evaluate::<C>(&mut KeyInside { link: self, key }, &account_key.public, &points);
@@ -348,11 +347,11 @@ impl KeyInside<'_> {
     pub(super) fn evaluate_points<C: DeviceCurve>(
         &mut self,
         public: &C::OnCurve,
-        points: &[Option<C::OnCurve>],
+        points: &[Option<Peer<C>>],
         results: &mut Vec<Result<Element, DeviceError>>,
     ) {
-        let good: Vec<_> = points.iter().copied().flatten().collect();
-        let evaluated = x_only::evaluate::<C>(self, public, &good);
+        let good: Vec<_> = points.iter().flatten().cloned().collect();
+        let evaluated = x_only::evaluate_peers(self, public, &good);
         let mut elements = evaluated.as_ref().ok().into_iter().flatten();
         results.extend(points.iter().map(|point| match (point, &evaluated) {
             (None, _) => Err(DeviceError::BadElement),
@@ -360,6 +359,13 @@ impl KeyInside<'_> {
             (Some(_), Err(error)) => Err(error.clone()),
         }));
     }
+}
+
+/// The host's part: decoding and tweaking. What fails there does not reach the device.
+pub(super) fn tweaked<C: DeviceCurve>(tweaks: &OprfSeed, job: &Evaluation) -> Option<Peer<C>> {
+    let point = C::decode(job.blinded.as_bytes())?;
+    let tweak = tweaks.account_key::<C>(&job.credential_identifier);
+    Some(Peer::of(C::on_curve(&C::multiply(&point, &tweak))))
 }
 
 impl XOnlyKey for KeyInside<'_> {

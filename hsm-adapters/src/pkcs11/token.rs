@@ -393,8 +393,7 @@ impl Opened {
 
     /// What the key is found by. The fleet's is found by whoever opens the token next.
     fn key_template(&self) -> Vec<Attribute> {
-        let mut template =
-            vec![Attribute::Token(true), Attribute::Label(self.label_of_objects())];
+        let mut template = vec![Attribute::Token(true), Attribute::Label(self.label_of_objects())];
         if self.manner.run.is_some() {
             template.push(Attribute::Id(self.id.to_vec()));
         }

@@ -122,9 +122,9 @@ impl Device {
         let mut prepared = Vec::new();
         for evaluation in evaluations {
             let key = account_key(info.suite, secrets, &evaluation.credential_identifier);
-            let wrapped = wrapped.entry(key.clone()).or_insert_with(|| {
-                pkcs11.wrap_account_key(&key).expect("the token wraps").into()
-            });
+            let wrapped = wrapped
+                .entry(key.clone())
+                .or_insert_with(|| pkcs11.wrap_account_key(&key).expect("the token wraps").into());
             prepared.push(evaluation.clone().with_wrapped_key(Arc::clone(wrapped)));
         }
         prepared

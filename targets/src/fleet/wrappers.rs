@@ -53,6 +53,10 @@ impl HsmAdapter for SlowDevice {
         self.inner.batch_max()
     }
 
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        self.inner.prepare(evaluation);
+    }
+
     fn deadline(&self) -> Option<Duration> {
         self.inner.deadline()
     }

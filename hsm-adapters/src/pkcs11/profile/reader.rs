@@ -267,7 +267,10 @@ impl<'a> Field<'a> {
         };
         let found = named.map(|(_, value)| *value).or(number);
         if found.is_none() {
-            let message = format!("is none of {} and no mechanism's number", quoted(names));
+            let message = match names {
+                [] => "is no number".to_owned(),
+                names => format!("is none of {} and no vendor's number", quoted(names)),
+            };
             self.wrong(&message, mistakes);
         }
         found

@@ -86,6 +86,8 @@ output = "point"
 [wrapping]
 mechanism = 0x80000171
 import = false
+rewraps = true
+public_attribute = 0xd5a0db00
 [[refused]]
 provision = "seed-inside"
 why = "no HMAC"
@@ -103,7 +105,13 @@ source = "here"
     assert_eq!(x25519.oid, gnu);
     let p256 = profile.quirks.p256.as_ref().expect("it has them");
     assert_eq!((p256.point, p256.import), (Some(PointFormat::Der), false));
-    assert_eq!(profile.quirks.wrapping, Some(Wrapping { mechanism: 0x8000_0171, import: false }));
+    let wrapping = Wrapping {
+        mechanism: 0x8000_0171,
+        import: false,
+        public_attribute: Some(0xd5a0_db00),
+        rewraps: true,
+    };
+    assert_eq!(profile.quirks.wrapping, Some(wrapping));
     for suite in Suite::ALL {
         let refused = profile.refusal(KeyProvision::SeedInside, suite);
         assert_eq!(refused.as_deref(), Some("no HMAC"));
@@ -181,7 +189,9 @@ fn a_uri_names_module_token_and_pin() {
     let uri = r#"uri = "pkcs11:token=mine?module-path=/m.so&pin-source=file:/pin""#;
     let without: String = LEAST
         .lines()
-        .filter(|line| !["[token]", "label", "[pin]", "file", "library"].iter().any(|s| line.starts_with(s)))
+        .filter(|line| {
+            !["[token]", "label", "[pin]", "file", "library"].iter().any(|s| line.starts_with(s))
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     let profile = Profile::parse("uri.toml", &format!("{uri}\n{without}")).expect("it names all");

@@ -49,7 +49,9 @@ impl Uri {
                 "pin-source" => once(&mut uri.pin, pin_source(&value)?, name)?,
                 // RFC 7512 §4 warns of it: URIs end up in logs and listings of processes.
                 "pin-value" => {
-                    return Err("has a pin-value; a PIN belongs into a file (pin-source)".to_owned());
+                    return Err(
+                        "has a pin-value; a PIN belongs into a file (pin-source)".to_owned()
+                    );
                 }
                 other => return Err(format!("has \"{other}\", which is not known here")),
             }
