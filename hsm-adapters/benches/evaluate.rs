@@ -2,7 +2,6 @@
 //! key provisions where it is installed. Batches are of elements that share one device key.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -71,10 +70,8 @@ fn job(suite: Suite, n: u64) -> Evaluation {
     // Small enough for a key in either byte order, and no pattern to share.
     let mut key = [0; 32];
     key[8..16].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-    Evaluation {
-        credential_identifier: Arc::from(n.to_be_bytes()),
-        blinded: evaluate_with_key(suite, &key, &generator).expect("a key and an element"),
-    }
+    let blinded = evaluate_with_key(suite, &key, &generator).expect("a key and an element");
+    Evaluation::new(n.to_be_bytes(), blinded)
 }
 
 criterion_group!(benches, evaluations);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::x_only::Prepared;
+
 /// The OPRF cipher suite (RFC 9497 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
@@ -104,6 +106,10 @@ impl fmt::Display for KeyProvision {
 /// Bytes of the longest serialised element.
 pub const ELEMENT_LEN_MAX: usize = 33;
 
+/// Bytes of the longest wrapped account key: PKCS#8 of either curve, wrapped, is about 160; what the
+/// vault keeps for an account stays bounded.
+pub const WRAPPED_KEY_LEN_MAX: usize = 512;
+
 /// A serialised group element: 32 bytes (ristretto255) or 33 (P-256, compressed SEC 1). Not
 /// necessarily a valid one: an adapter refuses what does not decode, and the identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,6 +178,26 @@ pub struct Evaluation {
     pub credential_identifier: Arc<[u8]>,
     /// The client's blinded element.
     pub blinded: Element,
+    /// In `KeyInside` the account's key as [`HsmSession::make_account_key`] gave it; the device knows
+    /// no other way to it. `None` in the provisions where the identifier is enough.
+    pub wrapped_key: Option<Arc<[u8]>>,
+    /// What [`HsmAdapter::prepare`] found out beforehand, for its own HSM sessions.
+    pub(crate) prepared: Option<Box<Prepared>>,
+}
+
+impl Evaluation {
+    /// One whose key the identifier names.
+    #[must_use]
+    pub fn new(credential_identifier: impl Into<Arc<[u8]>>, blinded: Element) -> Self {
+        let credential_identifier = credential_identifier.into();
+        Self { credential_identifier, blinded, wrapped_key: None, prepared: None }
+    }
+
+    /// One under an account key that is kept outside, wrapped.
+    #[must_use]
+    pub fn with_wrapped_key(self, wrapped_key: impl Into<Arc<[u8]>>) -> Self {
+        Self { wrapped_key: Some(wrapped_key.into()), ..self }
+    }
 }
 
 /// What names a device in every result.
@@ -278,6 +304,16 @@ pub trait HsmSession: Send {
     /// The next evaluation fails with [`DeviceError::SessionLost`], in the device's own words.
     fn kill(&mut self);
 
+    /// Makes the key of a new account in the device (`KeyInside`) and gives it out wrapped, together
+    /// with its public half: what the account's evaluations bring along as
+    /// [`Evaluation::wrapped_key`]. At most [`WRAPPED_KEY_LEN_MAX`] bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] where the key provision has no such keys.
+    fn make_account_key(&mut self) -> Result<Vec<u8>, DeviceError> {
+        Err(DeviceError::Failed("this key provision makes no account keys".to_owned()))
+    }
+
     /// Makes one call by itself, for its time. What it needs is made at the first one and goes with the
     /// HSM session.
     ///
@@ -304,6 +340,19 @@ pub trait HsmAdapter: fmt::Debug + Send + Sync + 'static {
 
     /// How many waiting evaluations one HSM session should take at once.
     fn batch_max(&self) -> usize;
+
+    /// Does the host's part of an evaluation that needs no device, on the thread of whoever asks: an
+    /// HSM session's thread has the device to keep busy. What was not prepared is done there.
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        let _ = evaluation;
+    }
+
+    /// Within which a batch has an answer, where the device's own code may hang for ever (a vendor's
+    /// library in this process). The pool then answers for it, abandons the thread and goes on with
+    /// another. `None`: the adapter has deadlines of its own.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An evaluated element, and what it took.
@@ -313,7 +362,8 @@ pub struct Evaluated {
     pub element: Element,
     /// From handing over to the moment an HSM session took it up.
     pub device_wait: Duration,
-    /// From being taken up to the answer; shared by what was evaluated in one batch.
+    /// From being taken up to the answer, which is shared by what was evaluated in one batch, and the
+    /// host's part beforehand.
     pub evaluation: Duration,
 }
 

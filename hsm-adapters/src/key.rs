@@ -18,6 +18,10 @@ const ACCOUNT_INFO: &[u8] = b"OPAQUE-DeriveKeyPair";
 /// key is nobody's account key even if the seeds were ever equal.
 const DEVICE_INFO: &[u8] = b"vaultmark device key";
 
+/// What the key that wraps account keys (`KeyInside`) is derived from the device key's seed with; our
+/// own word as well.
+const WRAPPING_INFO: &[u8] = b"vaultmark wrapping key";
+
 /// The OPRF seed of one suite. HKDF-Expand of at most one hash output is a single HMAC.
 #[derive(Clone)]
 pub(crate) struct OprfSeed(Zeroizing<Vec<u8>>);
@@ -68,6 +72,17 @@ pub(crate) fn mac_input(credential_identifier: &[u8], mut take: impl FnMut(&[u8]
 /// The account key of an already expanded seed.
 pub(crate) fn account_key_of_seed<G: Group>(seed: &[u8; KEY_SEED_LEN]) -> Zeroizing<G::Scalar> {
     G::derive_key(seed, ACCOUNT_INFO)
+}
+
+/// The key of `KeyInside` that wraps account keys (AES-256): the whole fleet's, so that any replica
+/// unwraps what another made. HKDF-Expand with a single block (RFC 5869).
+pub(crate) fn wrapping_key(secrets: &FleetSecrets) -> Zeroizing<[u8; 32]> {
+    let mut mac =
+        <hmac::Hmac<sha2::Sha256> as digest::KeyInit>::new_from_slice(&secrets.device_key_seed)
+            .expect("HMAC takes keys of every length");
+    mac.update(WRAPPING_INFO);
+    mac.update(&[1]);
+    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 /// The device key of `KeyInsideTweaked`.

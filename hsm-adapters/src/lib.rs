@@ -9,11 +9,13 @@
 mod blinded;
 pub mod clock;
 pub mod device;
+mod edwards;
 mod group;
 mod key;
 pub mod pkcs11;
 pub mod pool;
 pub mod software;
+mod watch;
 mod worker;
 mod x_only;
 #[cfg(feature = "yubihsm")]

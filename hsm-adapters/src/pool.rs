@@ -12,8 +12,9 @@ use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::device::{DeviceError, DeviceInfo, Evaluated, Evaluation, HsmAdapter};
-use crate::worker::{Job, Shared, Worker, WorkerState};
+use crate::device::{BareCall, DeviceError, DeviceInfo, Evaluated, Evaluation, HsmAdapter};
+use crate::watch::{self, Watch};
+use crate::worker::{Caller, Job, Life, Reply, Shared, Surroundings, Work, Worker, WorkerState};
 
 /// A running pool. When it and its last [`Reservation`] are gone, its threads finish what is queued,
 /// close their HSM sessions and are joined.
@@ -65,29 +66,31 @@ impl HsmPool {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(sessions));
         let mut front = Front {
+            adapter: Arc::clone(&adapter),
             queue: Some(queue),
             slots: Arc::new(AtomicUsize::new(slots_max)),
             shared: Arc::clone(&shared),
             states: Vec::with_capacity(sessions),
             threads: Vec::with_capacity(sessions),
-            clock,
+            watch: None,
+            clock: Arc::clone(&clock),
         };
+        let surroundings = Surroundings { adapter: Arc::clone(&adapter), jobs, shared, clock };
+        let deadline = adapter.deadline();
+        let mut watched = Vec::new();
         for (index, session) in opened.into_iter().enumerate() {
-            let state = Arc::new(WorkerState::default());
+            let (state, life) = (Arc::new(WorkerState::default()), Arc::new(Life::default()));
             front.states.push(Arc::clone(&state));
-            let worker = Worker::new(
-                Arc::clone(&adapter),
-                session,
-                jobs.clone(),
-                Arc::clone(&shared),
-                state,
-                Arc::clone(&front.clock),
-            );
-            let thread = std::thread::Builder::new()
-                .name(format!("hsm-{}", index + 1))
-                .spawn(move || worker.run())
-                .map_err(|error| DeviceError::Failed(format!("no thread: {error}")))?;
-            front.threads.push(thread);
+            let worker = Worker::new(surroundings.clone(), session, state, Arc::clone(&life));
+            let thread = watch::spawn(index, move || worker.run())?;
+            match deadline {
+                Some(_) => watched.push((life, thread)),
+                None => front.threads.push(thread),
+            }
+        }
+        if let Some(deadline) = deadline {
+            let states = front.states.clone();
+            front.watch = Some(Watch::start(surroundings, states, watched, deadline)?);
         }
         Ok(Self { adapter, front: Arc::new(front) })
     }
@@ -139,12 +142,43 @@ impl Reservation {
     /// # Errors
     /// See [`DeviceError`].
     pub async fn evaluate(self, evaluation: Evaluation) -> Result<Evaluated, DeviceError> {
-        let Self { front, slot } = self;
+        let mut evaluation = evaluation;
+        let start = self.front.clock.now();
+        self.front.adapter.prepare(&mut evaluation);
+        let preparation = self.front.clock.now().since(start);
         let (reply, answer) = oneshot::channel();
-        let job = Job { evaluation, handed_over: front.clock.now(), slot, reply };
-        front.hand_over(job)?;
-        drop(front);
+        self.hand_over(Work::Evaluate(evaluation), Reply::Element(reply))?;
+        let evaluated = answer.await.unwrap_or_else(|_| Err(worker_ended()));
+        evaluated.map(|evaluated| Evaluated {
+            evaluation: evaluated.evaluation + preparation,
+            ..evaluated
+        })
+    }
+
+    /// Has the key of a new account made: see [`crate::HsmSession::make_account_key`].
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub async fn make_account_key(self) -> Result<Vec<u8>, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Work::MakeAccountKey, Reply::AccountKey(reply))?;
         answer.await.unwrap_or_else(|_| Err(worker_ended()))
+    }
+
+    /// Makes one device call by itself: see [`crate::HsmSession::bare_call`].
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub async fn bare_call(self, call: BareCall) -> Result<(), DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Work::BareCall(call), Reply::Done(reply))?;
+        answer.await.unwrap_or_else(|_| Err(worker_ended()))
+    }
+
+    fn hand_over(self, work: Work, reply: Reply) -> Result<(), DeviceError> {
+        let Self { front, slot } = self;
+        let caller = Caller { handed_over: front.clock.now(), slot, reply };
+        front.hand_over(Job { work, caller })
     }
 }
 
@@ -169,12 +203,15 @@ impl Drop for Slot {
 /// is the end of the queue.
 #[derive(Debug)]
 struct Front {
+    adapter: Arc<dyn HsmAdapter>,
     /// Taken away when dropped, which lets the threads end.
     queue: Option<Sender<Job>>,
     slots: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     states: Vec<Arc<WorkerState>>,
+    /// Those that nobody watches.
     threads: Vec<JoinHandle<()>>,
+    watch: Option<Watch>,
     clock: Arc<dyn Clock>,
 }
 
@@ -192,6 +229,9 @@ impl Drop for Front {
         for thread in &self.threads {
             // One without an HSM session may be waiting on the clock.
             thread.thread().unpark();
+        }
+        if let Some(watch) = self.watch.take() {
+            watch.close();
         }
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so on stderr, and its callers were told.

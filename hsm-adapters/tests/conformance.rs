@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use common::{
-    SoftHsm, account_key, devices, element, evaluate, evaluation, expected, hex, multiple, secrets,
-    softhsm_installed,
+    Device, SoftHsm, account_key, devices, element, evaluate, evaluation, expected, hex, multiple,
+    secrets, softhsm_installed,
 };
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{DeviceError, Element, Evaluation, FleetSecrets, KeyProvision, Suite};
@@ -17,8 +17,10 @@ mod softhsm;
 
 #[test]
 fn rfc_9497_vectors_hold_under_imported_keys() {
-    let softhsm = softhsm_installed()
-        .then(|| SoftHsm::open(KeyProvision::KeyInsideTweaked, Suite::P256Sha256, &secrets(1)));
+    let softhsm = |suite| {
+        softhsm_installed()
+            .then(|| SoftHsm::open(KeyProvision::KeyInsideTweaked, suite, &secrets(1)))
+    };
     let sets: Vec<Value> =
         serde_json::from_str(include_str!("vectors/oprf-rfc9497.json")).expect("JSON");
     let mut checked = 0;
@@ -34,7 +36,7 @@ fn rfc_9497_vectors_hold_under_imported_keys() {
             assert_eq!(evaluate_with_key(suite, &key, blinded), Ok(*evaluated));
             checked += 1;
         }
-        if let (Some(softhsm), Suite::P256Sha256) = (&softhsm, suite) {
+        if let Some(softhsm) = softhsm(suite) {
             let wanted: Vec<_> = evaluated.into_iter().map(Ok).collect();
             let together = softhsm.adapter.evaluate_with_key(&key, &blinded);
             assert_eq!(together.as_ref(), Ok(&wanted), "in one batch");
@@ -43,7 +45,7 @@ fn rfc_9497_vectors_hold_under_imported_keys() {
                 assert_eq!(alone, Ok(vec![wanted]), "singly");
             }
             let jobs: Vec<_> = blinded.iter().map(|one| evaluation(b"an account", *one)).collect();
-            check_tweaked(&key, &secrets(1), &jobs, &together.expect("answered"));
+            check_tweaked(suite, &key, &secrets(1), &jobs, &together.expect("answered"));
         }
         #[cfg(feature = "yubihsm")]
         if suite == Suite::P256Sha256 {
@@ -69,7 +71,7 @@ fn rfc_9497_vectors_hold_under_imported_keys() {
 fn rfc_9807_vectors_hold_in_every_provision() {
     let vectors: Vec<Value> =
         serde_json::from_str(include_str!("vectors/opaque-rfc9807.json")).expect("JSON");
-    let mut checked = [0; 3];
+    let mut checked = [0; 4];
     for vector in &vectors {
         let suite = suite_named(&vector["config"]["OPRF"]).expect("both are ours");
         let mut secrets = secrets(0);
@@ -87,24 +89,29 @@ fn rfc_9807_vectors_hold_in_every_provision() {
         for device in devices(&secrets) {
             let info = device.adapter.info();
             if info.suite == suite && info.provision != KeyProvision::KeyInsideTweaked {
+                let jobs = device.prepared(&secrets, &jobs);
                 assert_eq!(evaluate(&*device.adapter, &jobs), wanted, "{info:?}");
-                checked[usize::from(info.provision == KeyProvision::SeedInside)] += jobs.len();
+                if info.name == "software" {
+                    checked[0] += jobs.len();
+                } else if info.name == "softhsm" {
+                    checked[1 + usize::from(info.provision == KeyProvision::KeyInside)] +=
+                        jobs.len();
+                }
             }
         }
-        if suite == Suite::P256Sha256 && softhsm_installed() {
-            check_tweaked(&key, &secrets, &jobs, &wanted);
-            checked[2] += jobs.len();
+        if softhsm_installed() {
+            check_tweaked(suite, &key, &secrets, &jobs, &wanted);
+            checked[3] += jobs.len();
         }
         #[cfg(feature = "yubihsm")]
         if suite == Suite::P256Sha256 {
             check_tweaked_on_yubihsm(&key, &jobs, &wanted);
         }
     }
-    // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third.
+    // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third, and
+    // alone is wrapped by SoftHSM.
     let (all, p256) = (15, 5);
-    let softhsm = usize::from(softhsm_installed());
-    let seeds = softhsm + usize::from(cfg!(feature = "yubihsm"));
-    assert_eq!(checked, [all, seeds * all, softhsm * p256]);
+    assert_eq!(checked, if softhsm_installed() { [all, all, p256, all] } else { [all, 0, 0, 0] });
 }
 
 /// As [`check_tweaked`], under a tweak of another seed.
@@ -131,27 +138,37 @@ fn check_tweaked_on_yubihsm(
 /// The account key of `KeyInsideTweaked` is device key times tweak: with the vector's key over the tweak
 /// as the device key, it is the vector's.
 fn check_tweaked(
+    suite: Suite,
     key: &[u8],
     secrets: &FleetSecrets,
     jobs: &[Evaluation],
     wanted: &[Result<Element, DeviceError>],
 ) {
-    let suite = Suite::P256Sha256;
-    let scalar = |bytes: &[u8]| {
-        let bytes: [u8; 32] = bytes.try_into().expect("32 bytes");
-        p256::Scalar::from_repr(bytes.into()).expect("reduced")
-    };
-    let tweak = scalar(&account_key(suite, secrets, &jobs[0].credential_identifier));
     // The host's seed is the vector's own here, which would make the device key one; another tweak
     // shows more.
     let other = FleetSecrets { oprf_seed: [0x5a; 64], device_key_seed: [0x5a; 32] };
-    let other_tweak = scalar(&account_key(suite, &other, &jobs[0].credential_identifier));
-    for (secrets, tweak) in [(secrets, tweak), (&other, other_tweak)] {
-        let device_key = scalar(key) * tweak.invert().expect("not zero");
+    for secrets in [secrets, &other] {
+        let tweak = account_key(suite, secrets, &jobs[0].credential_identifier);
+        let device_key = quotient(suite, key, &tweak);
         let softhsm = SoftHsm::open(KeyProvision::KeyInsideTweaked, suite, secrets);
-        let device_key = device_key.to_repr();
         let answer = softhsm.adapter.evaluate_with_device_key(&device_key, jobs);
         assert_eq!(answer.as_deref(), Ok(wanted));
+    }
+}
+
+/// One key over another.
+fn quotient(suite: Suite, key: &[u8], by: &[u8]) -> [u8; 32] {
+    let [key, by] = [key, by].map(|bytes| <[u8; 32]>::try_from(bytes).expect("32 bytes"));
+    match suite {
+        Suite::Ristretto255Sha512 => {
+            let [key, by] = [key, by].map(curve25519_dalek::Scalar::from_bytes_mod_order);
+            (key * by.invert()).to_bytes()
+        }
+        Suite::P256Sha256 => {
+            let [key, by] =
+                [key, by].map(|bytes| p256::Scalar::from_repr(bytes.into()).expect("reduced"));
+            (key * by.invert().expect("not zero")).to_repr().into()
+        }
     }
 }
 
@@ -189,7 +206,7 @@ fn every_device_agrees_with_the_host() {
                     evaluation(identifier, multiple(suite, if *negative { -n } else { *n }))
                 })
                 .collect();
-            check(&*device.adapter, &secrets, &evaluations);
+            check(device, &secrets, &evaluations);
         }
     });
 }
@@ -212,15 +229,17 @@ fn what_a_hostile_client_chooses_is_evaluated_rightly() {
             // Under one key the points cancel out after the tweak as well.
             let evaluations: Vec<_> =
                 multiples.iter().map(|n| evaluation(b"one account", multiple(suite, *n))).collect();
-            check(&*device.adapter, &secrets, &evaluations);
+            check(&device, &secrets, &evaluations);
         }
     }
-    if softhsm_installed() {
+    for suite in Suite::ALL {
+        if !softhsm_installed() {
+            continue;
+        }
         // Without a tweak the client's −G is −G on the device.
-        let suite = Suite::P256Sha256;
         let softhsm = SoftHsm::open(KeyProvision::KeyInsideTweaked, suite, &secrets);
         let mut key = [0; 32];
-        key[31] = 3;
+        key[if suite == Suite::P256Sha256 { 31 } else { 0 }] = 3;
         for multiples in [&[-1][..], &[-1, 8], &[3, -4], &[2, 3, -5, 1], &[-2]] {
             let blinded: Vec<_> = multiples.iter().map(|n| multiple(suite, *n)).collect();
             let wanted = multiples.iter().map(|n| Ok(multiple(suite, 3 * n))).collect();
@@ -288,7 +307,7 @@ fn bad_elements_are_refused_and_spoil_no_others() {
             evaluations.push(bad);
         }
         evaluations.push(evaluation(b"last", multiple(suite, 11)));
-        check(&*device.adapter, &secrets, &evaluations);
+        check(&device, &secrets, &evaluations);
     }
 }
 
@@ -334,17 +353,14 @@ proptest! {
 }
 
 /// A device's answers against those computed on the host.
-fn check(
-    adapter: &dyn vaultmark_hsm::HsmAdapter,
-    secrets: &FleetSecrets,
-    evaluations: &[Evaluation],
-) {
-    let info = adapter.info();
+fn check(device: &Device, secrets: &FleetSecrets, evaluations: &[Evaluation]) {
+    let info = device.adapter.info();
+    let evaluations = device.prepared(secrets, evaluations);
     let wanted: Vec<_> = evaluations
         .iter()
         .map(|evaluation| expected(info.provision, info.suite, secrets, evaluation))
         .collect();
-    assert_eq!(evaluate(adapter, evaluations), wanted, "{info:?}");
+    assert_eq!(evaluate(&*device.adapter, &evaluations), wanted, "{info:?}");
 }
 
 fn suite_named(name: &Value) -> Option<Suite> {

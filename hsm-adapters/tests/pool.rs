@@ -176,10 +176,8 @@ type Answer = Pin<Box<dyn Future<Output = Result<Evaluated, DeviceError>> + Send
 /// Reserves and hands an evaluation over; the answer is waited for with [`answer`].
 fn ask(pool: &HsmPool, number: u8) -> Answer {
     let reservation = pool.try_reserve().expect("a free slot");
-    let evaluation = Evaluation {
-        credential_identifier: Arc::from([number]),
-        blinded: Element::new(SUITE, &[number; 32]).expect("32 bytes"),
-    };
+    let blinded = Element::new(SUITE, &[number; 32]).expect("32 bytes");
+    let evaluation = Evaluation::new([number], blinded);
     let mut answer: Answer = Box::pin(reservation.evaluate(evaluation));
     // The first poll hands it over.
     assert!(poll(&mut answer).is_pending());
@@ -387,11 +385,8 @@ fn a_thread_that_ends_fails_its_callers_and_hangs_nobody() {
         assert_eq!(error_of(answer), "HSM session lost: its thread has ended");
     }
     let reservation = pool.try_reserve().expect("its slots came back");
-    let evaluation = Evaluation {
-        credential_identifier: Arc::from([0]),
-        blinded: Element::new(SUITE, &[0; 32]).expect("32 bytes"),
-    };
-    assert!(wait(reservation.evaluate(evaluation)).is_err());
+    let blinded = Element::new(SUITE, &[0; 32]).expect("32 bytes");
+    assert!(wait(reservation.evaluate(Evaluation::new([0], blinded))).is_err());
 }
 
 #[test]

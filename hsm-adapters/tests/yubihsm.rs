@@ -101,7 +101,7 @@ fn right(adapter: &YubiHsmAdapter, n: i64) {
 fn lost(result: &Result<vaultmark_hsm::Element, DeviceError>) -> &str {
     match result {
         Err(DeviceError::SessionLost(why)) => why,
-        other => panic!("{other:?} is no lost HSM session"),
+        other => unreachable!("{other:?} is no lost HSM session"),
     }
 }
 

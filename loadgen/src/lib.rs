@@ -8,6 +8,7 @@
 pub mod arrival;
 pub mod chance;
 pub mod cli;
+pub mod devices;
 pub mod engine;
 pub mod guesses;
 pub mod host;

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cryptoki::error::{Error, RvError};
 
+use super::profile::ProfileError;
 use crate::device::{DeviceError, KeyProvision, Suite};
 
 /// Why an adapter does not open.
@@ -52,6 +54,57 @@ pub enum AdapterError {
         label: String,
         /// The module's code name: `CKR_PIN_INCORRECT`, `CKR_PIN_LOCKED`.
         code: String,
+    },
+    /// The profile is wrong.
+    Profile(ProfileError),
+    /// There is no PIN where it was said to be, or it lies where others can read it.
+    Pin {
+        /// Where.
+        source: String,
+        /// Why not.
+        why: String,
+    },
+    /// The token says that a wrong PIN was given before: another one might lock it, so that none is
+    /// given.
+    PinAtRisk {
+        /// The token's label.
+        label: String,
+        /// The flag that says so: `CKF_USER_PIN_FINAL_TRY`.
+        flag: &'static str,
+    },
+    /// Several tokens are what was asked for.
+    TokenAmbiguous {
+        /// What was asked for.
+        wanted: String,
+        /// Labels and serial numbers of those that fit.
+        found: Vec<String>,
+    },
+    /// The device does not give this provision for this suite.
+    NotOffered {
+        /// What users call the device.
+        device: String,
+        /// The key provision asked for.
+        provision: KeyProvision,
+        /// The suite asked for.
+        suite: Suite,
+        /// Why not.
+        why: String,
+    },
+    /// The module does not come back.
+    Hangs {
+        /// What was being done.
+        doing: &'static str,
+        /// How long it was waited for.
+        deadline: Duration,
+    },
+    /// The process that tried the module ended without an answer.
+    Crashed {
+        /// The device.
+        device: String,
+        /// How it ended: `signal 11 (SIGSEGV)`.
+        how: String,
+        /// What it said last.
+        said: String,
     },
     /// The token allows no more HSM sessions.
     SessionLimit {
@@ -141,6 +194,28 @@ impl fmt::Display for AdapterError {
             Self::WrongPin { label, code } => {
                 write!(f, "token \"{label}\" refuses the PIN ({code})")
             }
+            Self::Profile(error) => error.fmt(f),
+            Self::Pin { source, why } => write!(f, "no PIN from {source}: {why}"),
+            Self::PinAtRisk { label, flag } => write!(
+                f,
+                "token \"{label}\" says {flag}: a wrong PIN was given before, and another might lock it; \
+                 log in with the vendor's own tool first, which clears the flag"
+            ),
+            Self::TokenAmbiguous { wanted, found } => {
+                write!(f, "several tokens are {wanted}: {}; name one of them", found.join(", "))
+            }
+            Self::NotOffered { device, provision, suite, why } => {
+                write!(f, "{device} does not give {provision} for {suite}: {why}")
+            }
+            Self::Hangs { doing, deadline } => {
+                write!(f, "{doing}: the module has not come back within {deadline:?}")
+            }
+            Self::Crashed { device, how, said } if said.is_empty() => {
+                write!(f, "the module of {device} crashed the process that tried it: {how}")
+            }
+            Self::Crashed { device, how, said } => {
+                write!(f, "the module of {device} crashed the process that tried it: {how}; {said}")
+            }
             Self::SessionLimit { label } => write!(
                 f,
                 "token \"{label}\" allows no more HSM sessions (CKR_SESSION_COUNT); ask for fewer"
@@ -216,7 +291,7 @@ pub(super) fn device_error(error: &Error) -> DeviceError {
 }
 
 /// `CKR_SESSION_HANDLE_INVALID from C_DeriveKey`.
-pub(super) fn text(error: &Error) -> String {
+pub(crate) fn text(error: &Error) -> String {
     match error {
         Error::Pkcs11(code, function) => format!("{} from C_{function:?}", code_name(*code)),
         other => other.to_string(),

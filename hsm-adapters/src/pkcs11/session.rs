@@ -1,77 +1,154 @@
 //! One HSM session on a PKCS#11 token: its calls, counted.
 //!
-//! Every C_ call that an evaluation makes is counted, also the ones cryptoki makes by itself (it asks
-//! for a length before it asks for a value). An ECDH derivation is four: C_DeriveKey,
-//! C_GetAttributeValue twice, C_DestroyObject. An HMAC is three: C_SignInit, C_Sign twice.
+//! Every C_ call that an evaluation makes is counted. An ECDH derivation is three: C_DeriveKey,
+//! C_GetAttributeValue, C_DestroyObject. An HMAC is two: C_SignInit, C_Sign. What is made of them, and
+//! which key an evaluation is under, is here; how a call is made is `calls.rs`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
-use p256::elliptic_curve::sec1::ToEncodedPoint;
-use p256::{AffinePoint, ProjectivePoint};
+use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CKM_SHA256_HMAC, CKM_SHA512_HMAC};
+use curve25519_dalek::edwards::EdwardsPoint;
+use p256::ProjectivePoint;
 use zeroize::Zeroizing;
 
-use super::Keys;
+use super::account_key::{self, AccountKey, DeviceCurve};
+use super::bare::Bare;
+use super::calls::Calls;
 use super::error::device_error;
-use super::token::Token;
-use crate::device::{DeviceError, Element, Evaluation, HsmSession, Suite};
+use super::pace::Pace;
+use super::quirks::{Derived, PointFormat};
+use super::token::{Seat, Token};
+use crate::device::{BareCall, DeviceError, Element, Evaluation, HsmSession, Suite};
 use crate::group::{Group, P256, Ristretto255};
-use crate::key;
-use crate::x_only::{self, X, XOnlyKey};
+use crate::key::{self, OprfSeed};
+use crate::x_only::{self, NONSENSE, Peer, X, XOnlyKey};
+
+/// Answers in a row that fit no key, each under another account's, after which it is the device that is
+/// at fault and not what was kept of the accounts.
+const ACCOUNTS_AT_FAULT_MAX: u32 = 3;
 
 /// An HSM session, and the key it works with.
 pub(super) struct Pkcs11Session {
     pub(super) link: Link,
     pub(super) keys: Arc<Keys>,
+    pub(super) pace: Option<Arc<Pace>>,
+    bare: Option<Bare>,
+    faults: u32,
+}
+
+/// What an evaluation needs beside the key in the device.
+pub(super) enum Keys {
+    /// The device key's public half, and the host's seed of tweaks.
+    TweakedP256 { public: ProjectivePoint, tweaks: OprfSeed },
+    /// The same on X25519.
+    TweakedRistretto { public: EdwardsPoint, tweaks: OprfSeed },
+    /// The key in the device is the suite's OPRF seed; what it expands a known identifier to.
+    Seed { suite: Suite, known: Zeroizing<[u8; key::KEY_SEED_LEN]> },
+    /// The key in the device wraps those of accounts; one that no account has.
+    Wrapped { suite: Suite, known: Vec<u8> },
+}
+
+impl Keys {
+    /// Device calls that `n` evaluations take at most, but for hostile elements.
+    fn calls_of(&self, n: usize) -> usize {
+        match self {
+            Self::TweakedP256 { .. } | Self::TweakedRistretto { .. } => {
+                3 * (n + n.div_ceil(x_only::BATCH_MAX))
+            }
+            Self::Seed { .. } => 2 * n,
+            Self::Wrapped { .. } => 8 * n,
+        }
+    }
+
+    pub(super) const fn suite(&self) -> Suite {
+        match self {
+            Self::TweakedP256 { .. } => Suite::P256Sha256,
+            Self::TweakedRistretto { .. } => Suite::Ristretto255Sha512,
+            Self::Seed { suite, .. } | Self::Wrapped { suite, .. } => *suite,
+        }
+    }
 }
 
 /// The PKCS#11 session underneath and the key's handle in it.
 pub(super) struct Link {
-    /// `None` once it was killed and its module could not be asked about it.
+    /// `None` once it was given back.
     session: Option<Session>,
-    key: ObjectHandle,
-    point_format: PointFormat,
+    handle: CK_SESSION_HANDLE,
+    key: CK_OBJECT_HANDLE,
+    point: PointFormat,
+    derived: Derived,
+    functions: Arc<Calls>,
     calls: u64,
     killed: bool,
     token: Arc<Token>,
+    /// `None` where the session is not one of the pool's.
+    _seat: Option<Seat>,
 }
 
-/// How a module wants the peer's point of an ECDH derivation. The standard says raw (PKCS#11 3.1
-/// §6.3.17); some modules take only the DER octet string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PointFormat {
-    Raw,
-    Der,
+/// A key in the device that multiplies.
+pub(super) struct KeyInside<'a> {
+    pub(super) link: &'a mut Link,
+    pub(super) key: CK_OBJECT_HANDLE,
+}
+
+impl Pkcs11Session {
+    pub(super) fn new(link: Link, keys: Arc<Keys>, pace: Option<Arc<Pace>>) -> Self {
+        Self { link, keys, pace, bare: None, faults: 0 }
+    }
+
+    /// A device that answered what fits no key is not asked again before it has been checked: the HSM
+    /// session is given up, and opening the next one evaluates what is known. The pool repeats a failed
+    /// batch singly, so that only what is wrong by itself counts.
+    fn quarantine(&mut self, jobs: &[Evaluation], results: &mut [Result<Element, DeviceError>]) {
+        let ([_], [Err(DeviceError::Failed(why))]) = (jobs, &*results) else {
+            if results.iter().any(Result::is_ok) {
+                self.faults = 0;
+            }
+            return;
+        };
+        if why != NONSENSE {
+            return;
+        }
+        self.faults += 1;
+        let wrapped = matches!(*self.keys, Keys::Wrapped { .. });
+        if !wrapped || self.faults >= ACCOUNTS_AT_FAULT_MAX {
+            results[0] = Err(DeviceError::SessionLost(format!("{NONSENSE}: quarantined")));
+        }
+    }
 }
 
 impl HsmSession for Pkcs11Session {
     fn evaluate(&mut self, jobs: &[Evaluation], results: &mut Vec<Result<Element, DeviceError>>) {
-        match &*self.keys {
-            Keys::Tweaked { public, tweaks } => {
-                // Decoding and tweaking are the host's; what fails there does not reach the device.
-                let points: Vec<_> = jobs
-                    .iter()
-                    .map(|job| {
-                        let point = P256::decode(job.blinded.as_bytes())?;
-                        let tweak = tweaks.account_key::<P256>(&job.credential_identifier);
-                        Some(P256::multiply(&point, &tweak))
-                    })
-                    .collect();
-                self.link.evaluate_points(public, &points, results);
+        let keys = Arc::clone(&self.keys);
+        if let Some(pace) = &self.pace {
+            pace.wait_for(keys.calls_of(jobs.len()));
+        }
+        let first = results.len();
+        let link = &mut self.link;
+        match (&*keys, keys.suite()) {
+            (Keys::TweakedP256 { public, tweaks }, _) => {
+                link.evaluate_tweaked::<P256>(public, tweaks, jobs, results);
             }
-            Keys::Seed(Suite::Ristretto255Sha512) => {
-                results.extend(jobs.iter().map(|job| self.link.evaluate_host::<Ristretto255>(job)));
+            (Keys::TweakedRistretto { public, tweaks }, _) => {
+                link.evaluate_tweaked::<Ristretto255>(public, tweaks, jobs, results);
             }
-            Keys::Seed(Suite::P256Sha256) => {
-                results.extend(jobs.iter().map(|job| self.link.evaluate_host::<P256>(job)));
+            (Keys::Seed { .. }, Suite::Ristretto255Sha512) => {
+                results.extend(jobs.iter().map(|job| link.evaluate_host::<Ristretto255>(job)));
+            }
+            (Keys::Seed { .. }, Suite::P256Sha256) => {
+                results.extend(jobs.iter().map(|job| link.evaluate_host::<P256>(job)));
+            }
+            (Keys::Wrapped { .. }, Suite::Ristretto255Sha512) => {
+                results.extend(jobs.iter().map(|job| link.evaluate_wrapped::<Ristretto255>(job)));
+            }
+            (Keys::Wrapped { .. }, Suite::P256Sha256) => {
+                results.extend(jobs.iter().map(|job| link.evaluate_wrapped::<P256>(job)));
             }
         }
+        self.quarantine(jobs, &mut results[first..]);
     }
 
     fn device_calls(&self) -> u64 {
@@ -81,39 +158,102 @@ impl HsmSession for Pkcs11Session {
     fn kill(&mut self) {
         self.link.kill();
     }
+
+    fn make_account_key(&mut self) -> Result<Vec<u8>, DeviceError> {
+        if !matches!(*self.keys, Keys::Wrapped { .. }) {
+            return Err(DeviceError::Failed("this key provision makes no account keys".to_owned()));
+        }
+        if let Some(pace) = &self.pace {
+            pace.wait_for(account_key::CALLS);
+        }
+        let wrapping = self.link.key;
+        match self.keys.suite() {
+            Suite::Ristretto255Sha512 => {
+                account_key::make::<Ristretto255>(&mut self.link, wrapping)
+            }
+            Suite::P256Sha256 => account_key::make::<P256>(&mut self.link, wrapping),
+        }
+    }
+
+    fn bare_call(&mut self, call: BareCall) -> Result<(), DeviceError> {
+        if let Some(pace) = &self.pace {
+            pace.wait_for(2);
+        }
+        let suite = self.keys.suite();
+        let mut bare = self.bare.take().unwrap_or_default();
+        let called = bare.call(&self.link, suite, call);
+        self.bare = Some(bare);
+        called
+    }
 }
 
 impl Link {
     pub(super) fn new(
         token: Arc<Token>,
         session: Session,
-        key: ObjectHandle,
-        point_format: PointFormat,
+        key: CK_OBJECT_HANDLE,
+        point: PointFormat,
+        seat: Option<Seat>,
     ) -> Self {
-        Self { session: Some(session), key, point_format, calls: 0, killed: false, token }
+        Self {
+            handle: session.handle(),
+            session: Some(session),
+            key,
+            point,
+            derived: token.quirks().derived,
+            functions: Arc::clone(token.context().calls()),
+            calls: 0,
+            killed: false,
+            token,
+            _seat: seat,
+        }
     }
 
-    /// Evaluates what decoded; `None` did not.
-    pub(super) fn evaluate_points(
+    pub(super) fn token(&self) -> &Arc<Token> {
+        &self.token
+    }
+
+    pub(super) fn functions(&self) -> &Calls {
+        &self.functions
+    }
+
+    /// How the token wants points.
+    pub(super) const fn point(&self) -> PointFormat {
+        self.point
+    }
+
+    pub(super) fn handle(&self) -> CK_SESSION_HANDLE {
+        self.handle
+    }
+
+    /// What was called so far was for the opening.
+    pub(super) const fn forget_calls(&mut self) {
+        self.calls = 0;
+    }
+
+    /// The handle of the key it works with.
+    pub(super) const fn key(&self) -> CK_OBJECT_HANDLE {
+        self.key
+    }
+
+    pub(super) fn key_inside(&mut self) -> KeyInside<'_> {
+        let key = self.key;
+        KeyInside { link: self, key }
+    }
+
+    fn evaluate_tweaked<C: DeviceCurve>(
         &mut self,
-        public: &ProjectivePoint,
-        points: &[Option<ProjectivePoint>],
+        public: &C::OnCurve,
+        tweaks: &OprfSeed,
+        jobs: &[Evaluation],
         results: &mut Vec<Result<Element, DeviceError>>,
     ) {
-        let good: Vec<_> = points.iter().copied().flatten().collect();
-        match x_only::evaluate(self, public, &good) {
-            Ok(elements) => {
-                let mut elements = elements.into_iter();
-                results.extend(points.iter().map(|point| match point {
-                    Some(_) => Ok(elements.next().expect("one element for each point")),
-                    None => Err(DeviceError::BadElement),
-                }));
-            }
-            Err(error) => results.extend(points.iter().map(|point| match point {
-                Some(_) => Err(error.clone()),
-                None => Err(DeviceError::BadElement),
-            })),
-        }
+        let ready = |job: &Evaluation| {
+            let prepared = job.prepared.as_ref().and_then(|prepared| C::prepared(prepared));
+            prepared.cloned().or_else(|| tweaked::<C>(tweaks, job))
+        };
+        let points: Vec<_> = jobs.iter().map(ready).collect();
+        self.key_inside().evaluate_points::<C>(public, &points, results);
     }
 
     /// The device expands the seed; the rest is the host's.
@@ -124,76 +264,115 @@ impl Link {
         Ok(G::encode(&G::multiply(&point, &account_key)))
     }
 
+    /// Unwraps the account's key, evaluates with it, and destroys it.
+    fn evaluate_wrapped<C: DeviceCurve>(
+        &mut self,
+        job: &Evaluation,
+    ) -> Result<Element, DeviceError> {
+        let point = C::decode(job.blinded.as_bytes()).ok_or(DeviceError::BadElement)?;
+        let wrapped = job.wrapped_key.as_ref().ok_or_else(|| {
+            DeviceError::Failed("the evaluation brings no wrapped account key".to_owned())
+        })?;
+        let account_key = AccountKey::<C>::parse(wrapped)?;
+        self.calls += 1;
+        let key =
+            account_key::unwrap::<C>(self, self.key, &account_key.public, account_key.wrapped)?;
+        let points = [C::on_curve(&point)];
+        let evaluated =
+            x_only::evaluate::<C>(&mut KeyInside { link: self, key }, &account_key.public, &points);
+        self.calls += 1;
+        let destroyed = self.functions.destroy(self.handle, key);
+        let mut elements = evaluated?;
+        destroyed.map_err(|error| device_error(&error))?;
+        Ok(elements.pop().expect("one element for one point"))
+    }
+
     /// HMAC inside the device, cut to the seed of an account key.
     pub(super) fn expand<G: Group>(
         &mut self,
         credential_identifier: &[u8],
     ) -> Result<Zeroizing<[u8; key::KEY_SEED_LEN]>, DeviceError> {
-        let mechanism = match G::SUITE {
-            Suite::Ristretto255Sha512 => Mechanism::Sha512Hmac,
-            Suite::P256Sha256 => Mechanism::Sha256Hmac,
-        };
         let mut input = Vec::with_capacity(credential_identifier.len() + 16);
         key::mac_input(credential_identifier, |part| input.extend_from_slice(part));
-        self.calls += 3;
-        let mac = self.session().and_then(|session| session.sign(&mechanism, self.key, &input));
-        let mac = Zeroizing::new(mac.map_err(|error| device_error(&error))?);
-        let cut = mac.get(..key::KEY_SEED_LEN).and_then(|cut| cut.try_into().ok());
+        let mut mac = Zeroizing::new([0; 64]);
+        self.calls += 2;
+        let key = self.key;
+        let length = self.mac(G::SUITE, key, &input, &mut mac).map_err(|e| device_error(&e))?;
+        let cut = mac[..length].get(..key::KEY_SEED_LEN).and_then(|cut| cut.try_into().ok());
         cut.map(Zeroizing::new)
-            .ok_or_else(|| DeviceError::Failed(format!("an HMAC of {} bytes", mac.len())))
+            .ok_or_else(|| DeviceError::Failed(format!("an HMAC of {length} bytes")))
+    }
+
+    /// HMAC with the suite's hash.
+    pub(super) fn mac(
+        &self,
+        suite: Suite,
+        key: CK_OBJECT_HANDLE,
+        input: &[u8],
+        mac: &mut [u8; 64],
+    ) -> Result<usize, Error> {
+        let mechanism = match suite {
+            Suite::Ristretto255Sha512 => CKM_SHA512_HMAC,
+            Suite::P256Sha256 => CKM_SHA256_HMAC,
+        };
+        self.functions.mac(self.handle, mechanism, key, input, mac)
     }
 
     /// Closes the PKCS#11 session behind cryptoki's back, so that the next call really goes to the
     /// module and comes back with the module's own code.
     fn kill(&mut self) {
-        let Some(session) = &self.session else { return };
-        if close_underneath(self.token.context().module(), session) {
-            self.killed = true;
-        } else if let Some(session) = self.session.take() {
-            let _closed = session.close();
-        }
+        self.killed = self.functions.close(self.handle).is_ok();
     }
 
-    fn session(&self) -> Result<&Session, Error> {
+    /// The PKCS#11 session, for what is no evaluation.
+    pub(super) fn session(&self) -> Result<&Session, Error> {
         // The code is the one that a module would give.
         self.session
             .as_ref()
             .ok_or(Error::Pkcs11(RvError::SessionHandleInvalid, Function::CloseSession))
     }
 
-    fn derive(&mut self, public_data: &[u8]) -> Result<X, Error> {
-        let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), public_data));
-        // The x-coordinate is on its way to the client: the token need not keep it to itself, and
-        // SoftHSM would only encrypt and decrypt it once more.
-        let template = [
-            Attribute::Class(ObjectClass::SECRET_KEY),
-            Attribute::KeyType(KeyType::GENERIC_SECRET),
-            Attribute::Token(false),
-            Attribute::Private(false),
-            Attribute::Sensitive(false),
-            Attribute::Extractable(true),
-            Attribute::ValueLen(32_u64.into()),
-        ];
+    fn derive(&mut self, key: CK_OBJECT_HANDLE, peer: &[u8]) -> Result<X, Error> {
         self.calls += 1;
-        let secret = self.session()?.derive_key(&mechanism, self.key, &template)?;
+        let secret = self.functions.derive(self.handle, key, peer, &self.derived)?;
         self.calls += 2;
-        let attributes = self.session()?.get_attributes(secret, &[AttributeType::Value]);
-        self.calls += 1;
-        self.session()?.destroy_object(secret)?;
-        let x = attributes?.into_iter().find_map(|attribute| match attribute {
-            Attribute::Value(value) => X::try_from(value).ok(),
-            _ => None,
-        });
-        x.ok_or(Error::InvalidValue)
+        let x = self.functions.secret(self.handle, secret);
+        self.functions.destroy(self.handle, secret)?;
+        x
     }
 }
 
-impl XOnlyKey for Link {
-    fn multiply(&mut self, point: &AffinePoint) -> Result<X, DeviceError> {
-        let encoded = point.to_encoded_point(false);
-        let x = match self.point_format {
-            PointFormat::Raw => self.derive(encoded.as_bytes()),
-            PointFormat::Der => self.derive(&octet_string(encoded.as_bytes())),
+impl KeyInside<'_> {
+    /// Evaluates what decoded; `None` did not.
+    pub(super) fn evaluate_points<C: DeviceCurve>(
+        &mut self,
+        public: &C::OnCurve,
+        points: &[Option<Peer<C>>],
+        results: &mut Vec<Result<Element, DeviceError>>,
+    ) {
+        let good: Vec<_> = points.iter().flatten().cloned().collect();
+        let evaluated = x_only::evaluate_peers(self, public, &good);
+        let mut elements = evaluated.as_ref().ok().into_iter().flatten();
+        results.extend(points.iter().map(|point| match (point, &evaluated) {
+            (None, _) => Err(DeviceError::BadElement),
+            (Some(_), Ok(_)) => Ok(*elements.next().expect("one element for each point")),
+            (Some(_), Err(error)) => Err(error.clone()),
+        }));
+    }
+}
+
+/// The host's part: decoding and tweaking. What fails there does not reach the device.
+pub(super) fn tweaked<C: DeviceCurve>(tweaks: &OprfSeed, job: &Evaluation) -> Option<Peer<C>> {
+    let point = C::decode(job.blinded.as_bytes())?;
+    let tweak = tweaks.account_key::<C>(&job.credential_identifier);
+    Some(Peer::of(C::on_curve(&C::multiply(&point, &tweak))))
+}
+
+impl XOnlyKey for KeyInside<'_> {
+    fn multiply(&mut self, peer: &[u8]) -> Result<X, DeviceError> {
+        let x = match self.link.point {
+            PointFormat::Raw => self.link.derive(self.key, peer),
+            PointFormat::Der => self.link.derive(self.key, &octet_string(peer)),
         };
         x.map_err(|error| device_error(&error))
     }
@@ -212,24 +391,7 @@ impl Drop for Link {
 }
 
 /// DER OCTET STRING of at most 127 bytes.
-fn octet_string(bytes: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(bytes.len()).expect("a point has 65 bytes");
+pub(super) fn octet_string(bytes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(bytes.len()).expect("a point has at most 65 bytes");
     [&[4, length], bytes].concat()
-}
-
-/// C_CloseSession without cryptoki knowing. `false` if the module does not let itself be asked.
-#[expect(
-    unsafe_code,
-    reason = "cryptoki closes an HSM session only by consuming it, after which nothing could be \
-              asked of the dead one; fault injection is about what the module then says"
-)]
-fn close_underneath(module: &Path, session: &Session) -> bool {
-    // SAFETY: `module` is loaded and initialised (a `Context` says so), so that loading it again only
-    // takes another reference to the same library, and the function is called with the handle of a
-    // session that is open and that no other thread uses.
-    unsafe {
-        let Ok(functions) = cryptoki_sys::Pkcs11::new(module) else { return false };
-        functions.C_CloseSession.is_ok()
-            && functions.C_CloseSession(session.handle()) == cryptoki_sys::CKR_OK
-    }
 }

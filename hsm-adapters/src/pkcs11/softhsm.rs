@@ -21,8 +21,11 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::error::AdapterError;
-use super::token::Token;
-use super::{Pkcs11Adapter, TokenAccess, supported};
+use super::profile::Profile;
+use super::token::{Manner, Token, TokenSelector};
+use super::{
+    OPENING_DEADLINES, Pkcs11Adapter, Pkcs11Options, Setup, TokenAccess, deadline, supported,
+};
 use crate::device::{FleetSecrets, KeyProvision, Secret, Suite};
 
 /// Environment variable that names the module where it is not in a usual place.
@@ -72,24 +75,61 @@ pub fn open(
     suite: Suite,
     secrets: &FleetSecrets,
 ) -> Result<Pkcs11Adapter, AdapterError> {
+    // It has the keys of both curves.
+    let mut profile = Profile::shipped("softhsm-x25519").expect("it is shipped");
+    NAME.clone_into(&mut profile.name);
     supported(NAME, provision, suite)?;
-    let module = find_module(module)?;
+    profile.offers(provision, suite)?;
+    let options = Pkcs11Options { folder: Some(folder.to_owned()), ..Pkcs11Options::default() };
+    open_module(find_module(module)?, &profile, provision, suite, secrets, &options)
+}
+
+/// Does the same with what a profile says.
+pub(super) fn open_profile(
+    profile: &Profile,
+    provision: KeyProvision,
+    suite: Suite,
+    secrets: &FleetSecrets,
+    options: &Pkcs11Options,
+) -> Result<Pkcs11Adapter, AdapterError> {
+    let module = profile.module().or_else(|_| find_module(None))?;
+    open_module(module, profile, provision, suite, secrets, options)
+}
+
+fn open_module(
+    module: PathBuf,
+    profile: &Profile,
+    provision: KeyProvision,
+    suite: Suite,
+    secrets: &FleetSecrets,
+    options: &Pkcs11Options,
+) -> Result<Pkcs11Adapter, AdapterError> {
+    let folder = options.folder.clone().ok_or_else(|| profile.no_folder())?;
+    let (manner, setup) = (Manner::of(profile, options), Setup::of(profile, options));
+    let secrets = secrets.clone();
+    let deadline = profile.deadline * OPENING_DEADLINES;
+    deadline::run(deadline, "making a token", move || {
+        let (context, access, number) = make(&module, &folder)?;
+        let selector = TokenSelector::labelled(&access.label);
+        let token = Token::open(context, &selector, access.pin, Some(number), manner)?;
+        Pkcs11Adapter::on_token(token, setup, provision, suite, &secrets)
+    })?
+}
+
+/// A token of our own, empty.
+pub(super) fn make(
+    module: &Path,
+    folder: &Path,
+) -> Result<(Arc<Context>, TokenAccess, TokenNumber), AdapterError> {
     let folder = make_folder(folder)?;
-    let context = Context::open(&module, Some(&folder), || {
+    let context = Context::open(module, Some(&folder), None, || {
         let lock = lock(&folder)?;
         configure(&folder)?;
         Ok(Some(lock))
     })?;
     let number = TokenNumber::take();
     let access = make_token(&context, &folder, &number)?;
-    let token = Token::open(context, access, Some(number))?;
-    let mut adapter = Pkcs11Adapter::on_token(token, NAME, provision, suite, secrets)?;
-    let software = "a software token: the calls of a device, not its protection";
-    adapter.info.caveat = Some(match adapter.info.caveat.take() {
-        Some(more) => format!("{software}; {more}"),
-        None => software.to_owned(),
-    });
-    Ok(adapter)
+    Ok((context, access, number))
 }
 
 /// The module: what is named, else what [`MODULE_VARIABLE`] names, else what lies in a usual place.
@@ -183,7 +223,7 @@ fn make_folder(folder: &Path) -> Result<PathBuf, AdapterError> {
 }
 
 /// Keeps other processes out: they would wipe the tokens that this one works with.
-fn lock(folder: &Path) -> Result<File, AdapterError> {
+pub(super) fn lock(folder: &Path) -> Result<File, AdapterError> {
     let unusable = |why: String| AdapterError::Folder { folder: folder.to_owned(), why };
     let file = OpenOptions::new()
         .create(true)
@@ -235,7 +275,7 @@ fn set_configuration_variable(file: OsString) {
     unsafe { std::env::set_var(VARIABLE, file) }
 }
 
-fn make_pin(folder: &Path, file: &Path) -> Result<Secret, AdapterError> {
+pub(super) fn make_pin(folder: &Path, file: &Path) -> Result<Secret, AdapterError> {
     let unusable = |error: std::io::Error| AdapterError::Folder {
         folder: folder.to_owned(),
         why: error.to_string(),
@@ -257,7 +297,7 @@ fn make_pin(folder: &Path, file: &Path) -> Result<Secret, AdapterError> {
     Ok(pin)
 }
 
-fn read_pin(folder: &Path, file: &Path) -> Result<Secret, AdapterError> {
+pub(super) fn read_pin(folder: &Path, file: &Path) -> Result<Secret, AdapterError> {
     let mut pin = Secret::new(String::with_capacity(2 * PIN_LEN));
     File::open(file).and_then(|mut file| file.read_to_string(&mut pin)).map_err(|error| {
         let why = format!("{} has a token and no PIN for it: {error}", file.display());

@@ -318,7 +318,7 @@ impl YubiHsmAdapter {
             ProjectivePoint::GENERATOR * *r
         });
         let expected = points.iter().map(|point| P256::encode(&P256::multiply(point, key)));
-        Ok(expected.eq(x_only::evaluate(&mut self.link()?, public, &points)?))
+        Ok(expected.eq(x_only::evaluate::<P256>(&mut self.link()?, public, &points)?))
     }
 
     fn expands_right<G: Group>(&self, seed: &OprfSeed) -> Result<bool, DeviceError> {

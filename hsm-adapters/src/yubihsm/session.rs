@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use p256::elliptic_curve::sec1::ToEncodedPoint;
-use p256::{AffinePoint, ProjectivePoint};
+use p256::ProjectivePoint;
 use yubihsm::object::Type;
 use yubihsm::{Capability, asymmetric, wrap};
 use zeroize::Zeroizing;
@@ -138,7 +137,7 @@ impl Link {
         results: &mut Vec<Result<Element, DeviceError>>,
     ) {
         let good: Vec<_> = points.iter().copied().flatten().collect();
-        match x_only::evaluate(self, public, &good) {
+        match x_only::evaluate::<P256>(self, public, &good) {
             Ok(elements) => {
                 let mut elements = elements.into_iter();
                 results.extend(points.iter().map(|point| match point {
@@ -286,10 +285,8 @@ impl Link {
 }
 
 impl XOnlyKey for Link {
-    fn multiply(&mut self, point: &AffinePoint) -> Result<X, DeviceError> {
-        let encoded = point.to_encoded_point(false);
-        let derived =
-            self.ready().and_then(|()| self.channel.derive_ecdh(self.key, encoded.as_bytes()));
+    fn multiply(&mut self, peer: &[u8]) -> Result<X, DeviceError> {
+        let derived = self.ready().and_then(|()| self.channel.derive_ecdh(self.key, peer));
         derived.map_err(CallError::into_device_error)
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests of devices share: every adapter × key provision × suite, opened for real.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -8,7 +9,7 @@ use p256::elliptic_curve::sec1::ToEncodedPoint;
 use tempfile::TempDir;
 use voprf::Mode;
 
-use vaultmark_hsm::pkcs11::{PROVISIONS, softhsm, suites_of};
+use vaultmark_hsm::pkcs11::{PROVISIONS, Profile, nss, softhsm, suites_of};
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{
     AdapterError, DeviceError, Element, Evaluation, FleetSecrets, HsmAdapter, KeyProvision,
@@ -88,46 +89,137 @@ impl YubiHsm {
     }
 }
 
+/// Whether NSS is here, module and tool. As with SoftHSM.
+pub(crate) fn nss_installed() -> bool {
+    match nss::installed() {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "CI tests NSS for real: {error}");
+            let mut stderr = std::io::stderr().lock();
+            writeln!(stderr, "SKIPPED: NSS not installed: {error}").expect("stderr takes a line");
+            false
+        }
+    }
+}
+
+/// NSS serves one folder at a time in a process as well.
+pub(crate) fn nss_folder() -> Arc<TempDir> {
+    static FOLDER: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut shared = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        *shared = Arc::downgrade(&folder);
+        folder
+    })
+}
+
 /// One adapter to be tested, and the folder or the simulator it needs.
 pub(crate) struct Device {
     pub(crate) adapter: Arc<dyn HsmAdapter>,
+    /// The same, where it wraps account keys.
+    pkcs11: Option<Arc<Pkcs11Adapter>>,
+    wrapped: Mutex<HashMap<Vec<u8>, Arc<[u8]>>>,
     _folder: Option<Arc<TempDir>>,
     #[cfg(feature = "yubihsm")]
     _simulator: Option<vaultmark_hsm::yubihsm::simulator::Simulator>,
+}
+
+impl Device {
+    fn new(adapter: impl HsmAdapter) -> Self {
+        let (adapter, wrapped) = (Arc::new(adapter), Mutex::default());
+        Self {
+            adapter,
+            pkcs11: None,
+            wrapped,
+            _folder: None,
+            #[cfg(feature = "yubihsm")]
+            _simulator: None,
+        }
+    }
+
+    fn pkcs11(adapter: Arc<Pkcs11Adapter>, folder: Arc<TempDir>) -> Self {
+        let pkcs11 = Some(Arc::clone(&adapter));
+        Self {
+            adapter,
+            pkcs11,
+            wrapped: Mutex::default(),
+            _folder: Some(folder),
+            #[cfg(feature = "yubihsm")]
+            _simulator: None,
+        }
+    }
+
+    /// The same evaluations, in `KeyInside` with the accounts' keys of [`account_key`], wrapped.
+    pub(crate) fn prepared(
+        &self,
+        secrets: &FleetSecrets,
+        evaluations: &[Evaluation],
+    ) -> Vec<Evaluation> {
+        let info = self.adapter.info();
+        let pkcs11 = match &self.pkcs11 {
+            Some(pkcs11) if info.provision == KeyProvision::KeyInside => pkcs11,
+            _ => return evaluations.to_vec(),
+        };
+        let mut wrapped = self.wrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prepared = Vec::new();
+        for evaluation in evaluations {
+            let key = account_key(info.suite, secrets, &evaluation.credential_identifier);
+            let wrapped = wrapped
+                .entry(key.clone())
+                .or_insert_with(|| pkcs11.wrap_account_key(&key).expect("the token wraps").into());
+            prepared.push(evaluation.clone().with_wrapped_key(Arc::clone(wrapped)));
+        }
+        prepared
+    }
 }
 
 /// Every adapter × key provision × suite that there is.
 pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
     let mut devices: Vec<Device> = Suite::ALL
         .into_iter()
-        .map(|suite| Device {
-            adapter: Arc::new(SoftwareAdapter::new(suite, secrets)),
-            _folder: None,
-            #[cfg(feature = "yubihsm")]
-            _simulator: None,
-        })
+        .map(|suite| Device::new(SoftwareAdapter::new(suite, secrets)))
         .collect();
     if softhsm_installed() {
-        for provision in PROVISIONS {
-            for suite in suites_of(provision) {
-                let SoftHsm { adapter, folder } = SoftHsm::open(provision, *suite, secrets);
-                devices.push(Device {
-                    adapter,
-                    _folder: Some(folder),
-                    #[cfg(feature = "yubihsm")]
-                    _simulator: None,
-                });
-            }
+        for (provision, suite) in offered("softhsm-x25519") {
+            let SoftHsm { adapter, folder } = SoftHsm::open(provision, suite, secrets);
+            devices.push(Device::pkcs11(adapter, folder));
+        }
+    }
+    if nss_installed() {
+        for (provision, suite) in offered("nss") {
+            let folder = nss_folder();
+            let adapter = nss::open(folder.path(), provision, suite, secrets).expect("a token");
+            devices.push(Device::pkcs11(Arc::new(adapter), folder));
         }
     }
     #[cfg(feature = "yubihsm")]
     for provision in vaultmark_hsm::yubihsm::PROVISIONS {
         for suite in vaultmark_hsm::yubihsm::suites_of(provision) {
             let YubiHsm { adapter, simulator } = YubiHsm::open(provision, *suite, secrets);
-            devices.push(Device { adapter, _folder: None, _simulator: Some(simulator) });
+            devices.push(Device {
+                adapter,
+                pkcs11: None,
+                wrapped: Mutex::default(),
+                _folder: None,
+                _simulator: Some(simulator),
+            });
         }
     }
     devices
+}
+
+/// What the profile of a device does not say it lacks.
+pub(crate) fn offered(profile: &str) -> Vec<(KeyProvision, Suite)> {
+    let profile = Profile::shipped(profile).expect("it is shipped");
+    let mut offered = Vec::new();
+    for provision in PROVISIONS {
+        for suite in suites_of(provision) {
+            if profile.refusal(provision, *suite).is_none() {
+                offered.push((provision, *suite));
+            }
+        }
+    }
+    offered
 }
 
 /// What a device of this provision must answer, computed without any device's code.
@@ -140,7 +232,7 @@ pub(crate) fn expected(
     let account_key = account_key(suite, secrets, &evaluation.credential_identifier);
     let element = evaluate_with_key(suite, &account_key, &evaluation.blinded)?;
     if provision == KeyProvision::KeyInsideTweaked {
-        evaluate_with_key(suite, &device_key(secrets), &element)
+        evaluate_with_key(suite, &device_key(suite, secrets), &element)
     } else {
         Ok(element)
     }
@@ -175,15 +267,18 @@ pub(crate) fn account_key(
     }
 }
 
-fn device_key(secrets: &FleetSecrets) -> Vec<u8> {
-    voprf::derive_key::<p256::NistP256>(
-        &secrets.device_key_seed,
-        b"vaultmark device key",
-        Mode::Oprf,
-    )
-    .expect("a key")
-    .to_repr()
-    .to_vec()
+fn device_key(suite: Suite, secrets: &FleetSecrets) -> Vec<u8> {
+    let (seed, info) = (&secrets.device_key_seed, b"vaultmark device key");
+    match suite {
+        Suite::Ristretto255Sha512 => {
+            let key = voprf::derive_key::<voprf::Ristretto255>(seed, info, Mode::Oprf);
+            key.expect("a key").to_bytes().to_vec()
+        }
+        Suite::P256Sha256 => {
+            let key = voprf::derive_key::<p256::NistP256>(seed, info, Mode::Oprf);
+            key.expect("a key").to_repr().to_vec()
+        }
+    }
 }
 
 /// n·G, for n of either sign.
@@ -209,7 +304,7 @@ pub(crate) fn element(suite: Suite, bytes: &[u8]) -> Element {
 }
 
 pub(crate) fn evaluation(credential_identifier: &[u8], blinded: Element) -> Evaluation {
-    Evaluation { credential_identifier: Arc::from(credential_identifier), blinded }
+    Evaluation::new(credential_identifier, blinded)
 }
 
 /// Evaluates on an HSM session of its own.

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod doctor;
 mod entry;
 pub mod exit;
+pub mod hsm;
 pub mod init;
 pub mod list;
 pub mod report;
@@ -26,6 +27,7 @@ pub use args::{
 pub use client::ClientArgs;
 pub use entry::main;
 pub use exit::Exit;
+pub use hsm::HsmArgs;
 pub use ui::{Progress, Ui};
 pub use vault::VaultArgs;
 
@@ -66,6 +68,8 @@ pub enum Command {
     Vault(VaultArgs),
     /// Back a file up, its key kept by a vault or on paper, and restore it
     Client(ClientArgs),
+    /// Measure HSMs by themselves, and compare them
+    Hsm(HsmArgs),
     /// Say what this machine lacks and what it can offer
     Doctor(DoctorArgs),
     /// Print the completions of a shell

@@ -1,14 +1,12 @@
 //! `vaultmark run`: from the command line to a run, and from its verdict to an exit code.
 
-use std::io::{IsTerminal, stdout};
-
 use serde_json::json;
 use vaultmark_dashboards::terminal_summary;
 use vaultmark_results::model::{Run, Verdict};
 use vaultmark_results::units::format_count;
 
 use super::args::{GlobalArgs, RunArgs};
-use super::ui::{Colour, Surroundings};
+use super::ui::{Colour, colourful, columns};
 use super::{Exit, Progress, Ui};
 use crate::run::populate::populate;
 use crate::run::{self, Job, RunError, Stop, progress::Mode};
@@ -107,15 +105,7 @@ fn failed(error: &RunError, ui: &mut Ui) -> Exit {
 
 /// The summary as wide and as colourful as standard output likes it.
 pub(super) fn summary(run: &Run, colour: Colour) -> String {
-    let size = rustix::termios::tcgetwinsize(stdout()).ok();
-    let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
-    let around = Surroundings::of_process();
-    let colour = match colour {
-        Colour::Always => true,
-        Colour::Never => false,
-        Colour::Auto => stdout().is_terminal() && !around.no_color,
-    };
-    terminal_summary(run, columns.unwrap_or(WIDTH_DEFAULT), colour)
+    terminal_summary(run, columns().unwrap_or(WIDTH_DEFAULT), colourful(colour))
 }
 
 const fn exit_of(run: &Run) -> Exit {
@@ -128,7 +118,7 @@ const fn exit_of(run: &Run) -> Exit {
     }
 }
 
-fn mode(global: &GlobalArgs) -> Mode {
+pub(super) fn mode(global: &GlobalArgs) -> Mode {
     match global.progress {
         _ if global.quiet => Mode::None,
         Progress::Auto => Mode::auto(),
@@ -138,7 +128,7 @@ fn mode(global: &GlobalArgs) -> Mode {
 }
 
 /// The command that repeats a run, as a shell takes it.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
+pub(super) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let quote = |argument: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,%+@".contains(c);
         if !argument.is_empty() && argument.chars().all(plain) {

@@ -262,6 +262,21 @@ impl Write for Captured {
     }
 }
 
+/// Columns of the terminal that standard output is; `None` if it is none.
+pub(super) fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Whether standard output likes colours.
+pub(super) fn colourful(colour: Colour) -> bool {
+    match colour {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => io::stdout().is_terminal() && !Surroundings::of_process().no_color,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,12 +43,8 @@ impl Questions {
     /// The evaluation of an account, the n-th in all.
     pub(super) fn evaluation(&self, account: u64, n: u64) -> Evaluation {
         let at = |n: u64, len: usize| usize::try_from(n).unwrap_or(0) % len;
-        Evaluation {
-            credential_identifier: Arc::clone(
-                &self.identifiers[at(account, self.identifiers.len())],
-            ),
-            blinded: self.elements[at(n, self.elements.len())],
-        }
+        let identifier = &self.identifiers[at(account, self.identifiers.len())];
+        Evaluation::new(Arc::clone(identifier), self.elements[at(n, self.elements.len())])
     }
 }
 

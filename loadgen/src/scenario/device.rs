@@ -10,7 +10,6 @@
 //! password_file = "yubihsm.password"   # or password_env = "YUBIHSM_PASSWORD"; else somebody is asked
 //! ```
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use vaultmark_results::card::{Basis, Price, Publication};
@@ -52,34 +51,6 @@ pub enum DeviceReach {
         /// Where its password is.
         password: SecretSource,
     },
-    /// A TPM 2.0.
-    Tpm {
-        /// `/dev/tpmrm0`, or the address of a simulator's command port.
-        device: TpmDevice,
-        /// Where the owner's authorisation is; `None`: it is empty.
-        auth: Option<SecretSource>,
-    },
-    /// AWS KMS, or what speaks like it.
-    AwsKms {
-        /// `None`: the service itself.
-        endpoint: Option<String>,
-        /// For example `eu-central-1`.
-        region: String,
-    },
-    /// A device model around another device.
-    Simulated {
-        /// A shipped model's name, or the path of one.
-        model: String,
-    },
-}
-
-/// Where a TPM is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TpmDevice {
-    /// A device file.
-    File(PathBuf),
-    /// A socket.
-    Socket(SocketAddr),
 }
 
 /// Where a secret is. Never in the file itself.
@@ -93,7 +64,7 @@ pub enum SecretSource {
     Prompt,
 }
 
-const FAMILIES: [&str; 5] = ["pkcs11", "yubihsm", "tpm", "aws-kms", "simulated"];
+const FAMILIES: [&str; 2] = ["pkcs11", "yubihsm"];
 const BASES: [(&str, Basis); 3] = [
     ("month", Basis::Month),
     ("purchase", Basis::Purchase),
@@ -142,10 +113,7 @@ fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<DeviceSpec> {
     let reach = match family {
         // What else stands in it is told by who reads it; only these are this file's.
         Some("pkcs11") | None => Some(DeviceReach::Pkcs11),
-        Some("yubihsm") => yubihsm(&mut root, mistakes),
-        Some("tpm") => tpm(&mut root, mistakes),
-        Some("aws-kms") => aws_kms(&mut root, mistakes),
-        Some(_) => simulated(&mut root, mistakes),
+        Some(_) => yubihsm(&mut root, mistakes),
     };
     if family.is_some_and(|family| family != "pkcs11") {
         root.finish("a device's file", mistakes);
@@ -170,36 +138,6 @@ fn yubihsm(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReac
         authentication_key: key.unwrap_or(Some(1))?,
         password: password?,
     })
-}
-
-fn tpm(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
-    let example = "device = \"/dev/tpmrm0\", or \"127.0.0.1:2321\"";
-    let device = root.require("device", example, mistakes);
-    let device = device.and_then(|field| some_text(&field, example, mistakes)).map(|text| {
-        let socket = text.parse().map(TpmDevice::Socket);
-        socket.unwrap_or_else(|_| TpmDevice::File(PathBuf::from(text)))
-    });
-    let auth = secret(root, ("auth_file", "auth_env"), mistakes);
-    Some(DeviceReach::Tpm { device: device?, auth: auth? })
-}
-
-fn aws_kms(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
-    let region = root.require("region", "region = \"eu-central-1\"", mistakes);
-    let region = region.and_then(|field| some_text(&field, "a region's name", mistakes));
-    let endpoint = root
-        .take("endpoint")
-        .map(|field| some_text(&field, "\"http://127.0.0.1:4566\", of an emulator", mistakes));
-    Some(DeviceReach::AwsKms {
-        endpoint: endpoint.map_or(Some(None), |endpoint| endpoint.map(Some))?,
-        region: region?,
-    })
-}
-
-fn simulated(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
-    let example = "model = \"yubihsm2\", or the path of a model's file";
-    let model = root.require("model", example, mistakes);
-    let model = model.and_then(|field| some_text(&field, example, mistakes));
-    Some(DeviceReach::Simulated { model: model? })
 }
 
 /// Where a secret is: `Some(None)` where nothing is said.
@@ -309,8 +247,8 @@ mod tests {
             &["is not a name", "connector", "out of range", "did you mean \"connector\"?"],
         );
         check(
-            "name = \"a\"\nfamily = \"tpm\"\ndevice = \"\"\nauth_file = \"a\"\nauth_env = \"B\"",
-            &["is empty", "auth_env beside auth_file"],
+            "name = \"a\"\nfamily = \"yubihsm\"\nconnector = \"\"\npassword_file = \"a\"\npassword_env = \"B\"",
+            &["is empty", "password_env beside password_file"],
         );
         check(
             "name = \"a\"\npublication = \"all\"\n[price]\namount = -1.0\ncurrency = \"eur\"\nbasis = \"purchase\"",
@@ -324,11 +262,12 @@ mod tests {
 
     #[test]
     fn what_is_right_is_taken() {
-        let text = "name = \"a\"\nfamily = \"tpm\"\ndevice = \"127.0.0.1:2321\"\npublication = \"public\"\n\
+        let text = "name = \"a\"\nfamily = \"yubihsm\"\nconnector = \"127.0.0.1\"\npublication = \"public\"\n\
                     [price]\namount = 650\ncurrency = \"EUR\"\nbasis = \"purchase\"\namortise_months = 36";
         let spec = DeviceSpec::parse("d.toml", text).expect("no mistakes");
-        let device = TpmDevice::Socket(([127, 0, 0, 1], 2321).into());
-        assert_eq!(spec.reach, DeviceReach::Tpm { device, auth: None });
+        let (connector, password) = ("127.0.0.1".to_owned(), SecretSource::Prompt);
+        let reach = DeviceReach::YubiHsm { connector, authentication_key: 1, password };
+        assert_eq!(spec.reach, reach);
         assert_eq!(spec.publication, Publication::Public);
         assert_eq!(spec.price.and_then(|price| price.amortise_months), Some(36));
         let text = "name = \"luna\"\nlibrary = \"/usr/lib/libCryptoki2_64.so\"";

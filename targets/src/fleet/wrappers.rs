@@ -52,6 +52,14 @@ impl HsmAdapter for SlowDevice {
     fn batch_max(&self) -> usize {
         self.inner.batch_max()
     }
+
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        self.inner.prepare(evaluation);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
 }
 
 impl HsmSession for SlowSession {
@@ -72,6 +80,10 @@ impl HsmSession for SlowSession {
 
     fn kill(&mut self) {
         self.inner.kill();
+    }
+
+    fn make_account_key(&mut self) -> Result<Vec<u8>, DeviceError> {
+        self.inner.make_account_key()
     }
 }
 
@@ -159,7 +171,7 @@ mod tests {
         let (device, more_ns) = SlowDevice::new(software, &clock);
         let mut session = device.open_session().expect("an HSM session");
         let blinded = Element::new(Suite::Ristretto255Sha512, &[0; 32]).expect("32 bytes");
-        let jobs = vec![Evaluation { credential_identifier: Arc::from(&b"id"[..]), blinded }; 2];
+        let jobs = vec![Evaluation::new(*b"id", blinded); 2];
         for (more_ms, expected_ms) in [(0, 0), (5, 10), (0, 0)] {
             set(&more_ns, Duration::from_millis(more_ms));
             let (start, mut results) = (clock.now(), Vec::new());

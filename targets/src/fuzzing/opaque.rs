@@ -1,6 +1,6 @@
 //! OPAQUE's messages, in both suites.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use rand_chacha::ChaCha20Rng;
 use vaultmark_hsm::software::SoftwareAdapter;
@@ -41,8 +41,7 @@ fn evaluate(suite: Suite, blinded: Element) -> Element {
     let adapter = SoftwareAdapter::new(suite, &FleetSecrets::generate(&mut chance(7)));
     let mut session = adapter.open_session().expect("software");
     let mut results = Vec::new();
-    let credential_identifier = Arc::from(ACCOUNT);
-    session.evaluate(&[Evaluation { credential_identifier, blinded }], &mut results);
+    session.evaluate(&[Evaluation::new(ACCOUNT, blinded)], &mut results);
     results.pop().expect("one for each").expect("the client's own element")
 }
 

@@ -5,8 +5,6 @@
 //! curve25519, a group the vault doesn't use, and the intermediate values opaque-ke keeps to itself
 //! (they all enter `export_key`, `session_key` and the MACs, which are checked).
 
-use std::sync::Arc;
-
 use opaque_ke::{Identifiers, ServerLoginParameters};
 use rand::{CryptoRng, Error, RngCore};
 use rand_chacha::ChaCha20Rng;
@@ -101,10 +99,8 @@ impl Vector {
         let seed = self.get("oprf_seed");
         secrets.oprf_seed[..seed.len()].copy_from_slice(&seed);
         let adapter = SoftwareAdapter::new(suite, &secrets);
-        let job = Evaluation {
-            credential_identifier: Arc::from(self.get("credential_identifier")),
-            blinded: Element::new(suite, &message[..suite.element_len()]).unwrap(),
-        };
+        let blinded = Element::new(suite, &message[..suite.element_len()]).unwrap();
+        let job = Evaluation::new(self.get("credential_identifier"), blinded);
         let mut results = Vec::new();
         adapter.open_session().unwrap().evaluate(&[job], &mut results);
         results.remove(0).unwrap()

@@ -279,7 +279,7 @@ impl<L: QuorumLog, C: Cryptography> VaultServer<L, C> {
         blinded: Element,
         stages: &mut StageTimes,
     ) -> Result<Element, Refusal> {
-        let job = Evaluation { credential_identifier, blinded };
+        let job = Evaluation::new(credential_identifier, blinded);
         let evaluated = self.cryptography.evaluate(room, job).await.map_err(|error| {
             Refusal::Failed(match error {
                 DeviceError::BadElement => Failure::BadElement,

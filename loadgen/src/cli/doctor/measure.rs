@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -86,8 +85,7 @@ pub(super) fn evaluations(suite: Suite, clock: &dyn Clock) -> Result<f64, Device
     let adapter = SoftwareAdapter::new(suite, &secrets);
     let mut session = adapter.open_session()?;
     let blinded = Element::new(suite, generator(suite)).expect("a generator is an element");
-    let credential_identifier: Arc<[u8]> = Arc::from(&b"vaultmark doctor"[..]);
-    let jobs = vec![Evaluation { credential_identifier, blinded }; EVALUATIONS_AT_ONCE];
+    let jobs = vec![Evaluation::new(*b"vaultmark doctor", blinded); EVALUATIONS_AT_ONCE];
     let mut results = Vec::with_capacity(jobs.len());
     let (start, mut count) = (clock.now(), 0);
     loop {
