@@ -26,6 +26,12 @@ for module in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so 
   if [ -e "$module" ]; then softhsm=$module; fi
 done
 [ -n "$softhsm" ] || missing+=(softhsm2)
+nss=""
+for module in /usr/lib/*/libsoftokn3.so /usr/lib/*/nss/libsoftokn3.so /usr/lib64/libsoftokn3.so; do
+  if [ -e "$module" ]; then nss=$module; fi
+done
+[ -n "$nss" ] || missing+=(libnss3)
+command -v certutil >/dev/null || missing+=(libnss3-tools)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)

@@ -179,7 +179,8 @@ fn card(
 
 /// The version by itself, as descriptions that have one end: `…, firmware 2.6`.
 fn firmware(description: &str) -> Option<String> {
-    description.rsplit_once("firmware ").map(|(_, version)| version.to_owned())
+    let (_, rest) = description.rsplit_once("firmware ")?;
+    Some(rest.split(',').next().unwrap_or(rest).to_owned())
 }
 
 /// A card for people.
@@ -191,10 +192,9 @@ fn head(card: &Card) -> String {
     let device = &card.device;
     let mut text = format!("{} ({}, {})\n", device.name, device.provision, device.suite);
     text += &format!("  {}\n", device.description);
-    for (what, told) in [("modelled", &device.modelled), ("mind", &device.caveat)] {
-        if let Some(told) = told {
-            text += &format!("  {what}: {told}\n");
-        }
+    // It says of itself that it is modelled.
+    for told in [&device.modelled, &device.caveat].into_iter().flatten() {
+        text += &format!("  {told}\n");
     }
     text
 }
