@@ -135,7 +135,7 @@ fn commands_end_with_their_documented_codes() {
     check(&["run", "broken.toml"], 2, &["broken.toml:2"]);
     check(&["run", "small.toml", "--rate=-5/s"], 2, &["--rate"]);
     check(&["run", "vault.toml", "--hsm", "hardware"], 2, &["--hsm", "softhsm"]);
-    let suite = ["run", "vault.toml", "--hsm", "softhsm", "--suite", "ristretto255-sha512"];
+    let suite = ["run", "vault.toml", "--hsm", "softhsm", "--suite", "ristretto255"];
     check(&suite, 2, &["p256-sha256"]);
     check(&["run", "small.toml", "--out", "blocked/run"], 1, &["blocked"]);
     check(&["run", "vault.toml", "--out", "blocked/run"], 1, &["blocked"]);

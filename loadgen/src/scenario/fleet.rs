@@ -383,7 +383,7 @@ mod tests {
         check("[relay]\nsite = \"x\"", &["there is no network"]);
         let network = "network = \"global\"\n[relay]\nsite = \"x\"\ntsl = true";
         check(network, &["did you mean \"global5\"?", "did you mean \"tls\"?"]);
-        check("hsm = \"softhsm\"\nsuite = \"ristretto255-sha512\"", &["does not evaluate"]);
+        check("hsm = \"softhsn\"\nsuite = \"p256\"", &["softhsm", "p256-sha256"]);
         let none = FleetSpec::parse("a.toml", "").expect_err("nothing in it");
         assert_eq!(none.list().len(), 2, "{none}");
     }

@@ -174,7 +174,7 @@ fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Target
     })
 }
 
-/// `hsm` and `suite`: a device, and one of the suites it evaluates.
+/// `hsm` and `suite`: a device, and the suite it evaluates. Every device here evaluates both.
 pub(in crate::scenario) fn device(
     section: &mut Section<'_>,
     mistakes: &mut Mistakes,
@@ -183,21 +183,7 @@ pub(in crate::scenario) fn device(
     let hsm = hsm.unwrap_or(Some(HsmChoice::Software));
     let suite = section.take("suite").map(|field| {
         let names = Suite::ALL.map(Suite::name);
-        let suite = field.choice("a suite", &names, |text| text.parse::<Suite>().ok(), mistakes)?;
-        if let Some(hsm) = hsm.as_ref().filter(|hsm| !hsm.suites().contains(&suite)) {
-            let message = format!("{} does not evaluate {suite}", hsm.name());
-            let works = HsmChoice::NAMES.into_iter().filter(|name| {
-                HsmChoice::parse(name).is_some_and(|it| it.suites().contains(&suite))
-            });
-            let allowed = format!(
-                "{} with {}; or {suite} with {}",
-                hsm.name(),
-                hsm.suites().iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", "),
-                works.collect::<Vec<_>>().join(", "),
-            );
-            field.wrong(message, &allowed, mistakes);
-        }
-        Some(suite)
+        field.choice("a suite", &names, |text| text.parse::<Suite>().ok(), mistakes)
     });
     let hsm = hsm?;
     let suite = match suite {

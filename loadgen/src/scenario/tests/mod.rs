@@ -153,11 +153,6 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "kind = \"embedded\"",
-        "kind = \"embedded\"\nhsm = \"softhsm\"\nsuite = \"ristretto255-sha512\"",
-        "7:9 target.suite: softhsm:key-inside-tweaked does not evaluate ristretto255-sha512",
-    ),
-    (
-        "kind = \"embedded\"",
         "kind = \"embedded\"\ndurable = \"yes\"",
         "6:11 target.durable: \"yes\" is neither true nor false",
     ),
