@@ -223,11 +223,10 @@ fn offers(
                 (KeyProvision::Firmware, _) => {
                     Some("the device runs no program but its maker's".to_owned())
                 }
-                (KeyProvision::KeyInside | KeyProvision::KeyInsideTweaked, s)
-                    if s == Suite::Ristretto255Sha512 =>
-                {
-                    Some(no_curve.to_owned())
-                }
+                (
+                    KeyProvision::KeyInside | KeyProvision::KeyInsideTweaked,
+                    Suite::Ristretto255Sha512,
+                ) => Some(no_curve.to_owned()),
                 (KeyProvision::KeyInside, _) => Some(wrapped.clone().err().unwrap_or_else(|| {
                     "the device can; this adapter keeps no wrapped account keys".to_owned()
                 })),
