@@ -6,7 +6,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -50,6 +50,8 @@ impl Bench {
     fn take() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         static BUILT: Mutex<Option<(PathBuf, PathBuf)>> = Mutex::new(None);
+        // One for the process: a call that hangs holds the module, and that its folder, beyond its test.
+        static KEPT: OnceLock<Arc<TempDir>> = OnceLock::new();
         if !softhsm_installed() {
             return None;
         }
@@ -59,7 +61,8 @@ impl Bench {
             *built = Some(build()?);
         }
         let (module, orders) = built.clone().expect("it was built");
-        let bench = Self { module, orders, folder: folder(), _turn: turn };
+        let folder = Arc::clone(KEPT.get_or_init(folder));
+        let bench = Self { module, orders, folder, _turn: turn };
         bench.order("none");
         Some(bench)
     }

@@ -88,12 +88,18 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 const OPENING_DEADLINES: u32 = 3;
 
 /// Which token of a module, and how to get in.
-#[derive(Debug)]
 pub struct TokenAccess {
     /// The token's label (CKA_LABEL of the slot's token).
     pub label: String,
     /// The user PIN.
     pub pin: Secret,
+}
+
+impl std::fmt::Debug for TokenAccess {
+    /// Without the PIN.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenAccess").field("label", &self.label).finish_non_exhaustive()
+    }
 }
 
 /// What is decided beside the profile, when a device is opened.
