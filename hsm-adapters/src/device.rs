@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::checks::KnownAnswers;
+
 /// The OPRF cipher suite (RFC 9497 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
@@ -252,6 +254,22 @@ pub enum DeviceError {
     Failed(String),
 }
 
+/// What a device is told by whose answers do not fit each other.
+const REFUTED: &str = "ECDH results do not fit the device's public key";
+
+impl DeviceError {
+    /// The device's answers do not fit each other: one of them is wrong.
+    pub(crate) fn refuted() -> Self {
+        Self::Failed(REFUTED.to_owned())
+    }
+
+    /// Whether the device was seen to err, by its own answers.
+    #[must_use]
+    pub fn is_refuted(&self) -> bool {
+        matches!(self, Self::Failed(why) if why == REFUTED)
+    }
+}
+
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -304,6 +322,12 @@ pub trait HsmAdapter: fmt::Debug + Send + Sync + 'static {
 
     /// How many waiting evaluations one HSM session should take at once.
     fn batch_max(&self) -> usize;
+
+    /// Questions whose answers are known, for the pool to check the device with. `None`: the host does
+    /// not know any.
+    fn known_answers(&self) -> Option<&KnownAnswers> {
+        None
+    }
 }
 
 /// An evaluated element, and what it took.

@@ -6,16 +6,21 @@
 //! of OPAQUE, of the vault or of load: it turns (credential identifier, blinded element) into an
 //! evaluated element.
 
+pub mod checks;
 pub mod clock;
 pub mod device;
 mod group;
 mod key;
 pub mod pkcs11;
 pub mod pool;
+pub mod simulated;
 pub mod software;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod worker;
 mod x_only;
 
+pub use checks::KnownAnswers;
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
 pub use device::{
     BareCall, Capabilities, DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets,
@@ -23,4 +28,7 @@ pub use device::{
 };
 pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};
+pub use simulated::{ModelSpec, SimulatedAdapter};
 pub use software::SoftwareAdapter;
+#[cfg(feature = "tpm")]
+pub use tpm::{TpmAdapter, TpmConfig, TpmError};

@@ -4,6 +4,7 @@
 //! that has no room: `Busy` is answered at the reservation, never later. What is done when an HSM
 //! session dies is `worker.rs`.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+use crate::checks::{CHECKED_DEFAULT, Checks};
 use crate::clock::Clock;
 use crate::device::{DeviceError, DeviceInfo, Evaluated, Evaluation, HsmAdapter};
 use crate::worker::{Job, Shared, Worker, WorkerState};
@@ -34,6 +36,11 @@ pub struct PoolCounters {
     pub failures: u64,
     /// HSM sessions reopened after a loss.
     pub sessions_reopened: u64,
+    /// Questions asked whose answers are known (`checks.rs`); in none of the counters above.
+    pub checks: u64,
+    /// Wrong answers of the device, to such questions or refuted by its own next answer. Each has put
+    /// an HSM session into quarantine.
+    pub wrong_answers: u64,
 }
 
 /// Room for one evaluation; given back when dropped.
@@ -48,17 +55,33 @@ impl HsmPool {
     /// `slots_max` evaluations waiting or running.
     ///
     /// # Errors
-    /// Not every HSM session opens: with fewer than were asked for, a run would measure something
-    /// else than it says.
+    /// Not every HSM session opens, or one gives a wrong answer: with fewer than were asked for, a run
+    /// would measure something else than it says.
     pub fn open(
         adapter: Arc<dyn HsmAdapter>,
         sessions: usize,
         slots_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
+        Self::open_checked(adapter, sessions, slots_max, clock, Some(CHECKED_DEFAULT))
+    }
+
+    /// The same with one in `checked` evaluations followed by a question whose answer is known; `None`:
+    /// such questions are asked only when HSM sessions open.
+    ///
+    /// # Errors
+    /// As [`HsmPool::open`].
+    pub fn open_checked(
+        adapter: Arc<dyn HsmAdapter>,
+        sessions: usize,
+        slots_max: usize,
+        clock: Arc<dyn Clock>,
+        checked: Option<NonZeroU32>,
+    ) -> Result<Self, DeviceError> {
         let sessions = sessions.max(1);
+        let checks = Arc::new(Checks::new(checked));
         let opened = (0..sessions)
-            .map(|_| adapter.open_session())
+            .map(|_| checks.open(&*adapter))
             .collect::<Result<Vec<_>, DeviceError>>()?;
         // Bounded by the slots, since every queued job holds one. crossbeam's own bounded channel
         // keeps what is queued when its last receiver goes, and whoever waits for it would hang.
@@ -68,6 +91,7 @@ impl HsmPool {
             queue: Some(queue),
             slots: Arc::new(AtomicUsize::new(slots_max)),
             shared: Arc::clone(&shared),
+            checks,
             states: Vec::with_capacity(sessions),
             threads: Vec::with_capacity(sessions),
             clock,
@@ -81,6 +105,7 @@ impl HsmPool {
                 jobs.clone(),
                 Arc::clone(&shared),
                 state,
+                Arc::clone(&front.checks),
                 Arc::clone(&front.clock),
             );
             let thread = std::thread::Builder::new()
@@ -114,13 +139,20 @@ impl HsmPool {
     /// What the pool has done so far.
     #[must_use]
     pub fn counters(&self) -> PoolCounters {
-        self.front.states.iter().fold(PoolCounters::default(), |sum, state| {
+        let checks = &self.front.checks;
+        let own = PoolCounters {
+            checks: checks.asked(),
+            wrong_answers: checks.wrong(),
+            ..PoolCounters::default()
+        };
+        self.front.states.iter().fold(own, |sum, state| {
             let one = state.counters();
             PoolCounters {
                 evaluations: sum.evaluations + one.evaluations,
                 device_calls: sum.device_calls + one.device_calls,
                 failures: sum.failures + one.failures,
                 sessions_reopened: sum.sessions_reopened + one.sessions_reopened,
+                ..sum
             }
         })
     }
@@ -173,6 +205,7 @@ struct Front {
     queue: Option<Sender<Job>>,
     slots: Arc<AtomicUsize>,
     shared: Arc<Shared>,
+    checks: Arc<Checks>,
     states: Vec<Arc<WorkerState>>,
     threads: Vec<JoinHandle<()>>,
     clock: Arc<dyn Clock>,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
+use crate::checks::{Checks, Seen};
 use crate::clock::{Clock, Moment};
 use crate::device::{DeviceError, Element, Evaluated, Evaluation, HsmAdapter, HsmSession};
 use crate::pool::{PoolCounters, Slot};
@@ -72,6 +73,7 @@ impl WorkerState {
             device_calls: self.device_calls.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             sessions_reopened: self.sessions_reopened.load(Ordering::Relaxed),
+            ..PoolCounters::default()
         }
     }
 }
@@ -83,6 +85,7 @@ pub(crate) struct Worker {
     jobs: Receiver<Job>,
     shared: Arc<Shared>,
     state: Arc<WorkerState>,
+    checks: Arc<Checks>,
     clock: Arc<dyn Clock>,
     /// What was taken up together, and who waits for each; kept so that a batch allocates nothing.
     evaluations: Vec<Evaluation>,
@@ -109,6 +112,7 @@ impl Worker {
         jobs: Receiver<Job>,
         shared: Arc<Shared>,
         state: Arc<WorkerState>,
+        checks: Arc<Checks>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let batch_max = adapter.batch_max().max(1);
@@ -118,6 +122,7 @@ impl Worker {
             jobs,
             shared,
             state,
+            checks,
             clock,
             evaluations: Vec::with_capacity(batch_max),
             callers: Vec::with_capacity(batch_max),
@@ -202,6 +207,7 @@ impl Worker {
         count(&self.state.failures, failed);
         self.state.device_calls.fetch_add(device_calls, Ordering::Relaxed);
 
+        let seen = Seen::of(&self.results);
         self.evaluations.clear();
         for (caller, result) in self.callers.drain(..).zip(self.results.drain(..)) {
             let device_wait = taken_up.since(caller.handed_over);
@@ -213,6 +219,13 @@ impl Worker {
                 device_wait,
                 evaluation,
             }));
+        }
+        // After the answers, so that nobody waits for the question but who comes next.
+        if lost.is_none()
+            && let Session::Open(session) = &mut self.session
+            && let Err(error) = self.checks.after(&*self.adapter, &mut **session, seen)
+        {
+            lost = Some(why(error));
         }
         if let Some(why) = lost {
             self.lose(why);
@@ -232,17 +245,14 @@ impl Worker {
         if !at_once && self.clock.now() < *reopen_at {
             return;
         }
-        match self.adapter.open_session() {
+        match self.checks.open(&*self.adapter) {
             Ok(session) => {
                 self.session = Session::Open(session);
                 self.shared.sessions_open.fetch_add(1, Ordering::SeqCst);
                 self.state.sessions_reopened.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                *why = match error {
-                    DeviceError::SessionLost(why) | DeviceError::Failed(why) => why,
-                    DeviceError::BadElement => error.to_string(),
-                };
+                *why = self::why(error);
                 *reopen_at = self.clock.now().after(*back_off);
                 *back_off = back_off.saturating_mul(2).min(BACK_OFF_MAX);
             }
@@ -256,6 +266,14 @@ impl Drop for Worker {
         if matches!(self.session, Session::Open(_)) {
             self.shared.sessions_open.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+}
+
+/// A device's words for it.
+fn why(error: DeviceError) -> String {
+    match error {
+        DeviceError::SessionLost(why) | DeviceError::Failed(why) => why,
+        DeviceError::BadElement => error.to_string(),
     }
 }
 

@@ -172,7 +172,7 @@ fn x_of(point: &ProjectivePoint) -> Option<X> {
 }
 
 fn nonsense() -> DeviceError {
-    DeviceError::Failed("ECDH results do not fit the device's public key".to_owned())
+    DeviceError::refuted()
 }
 
 #[cfg(test)]

@@ -12,8 +12,12 @@ use common::{
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{DeviceError, Element, Evaluation, FleetSecrets, KeyProvision, Suite};
 
+mod checks;
 mod common;
+mod simulated;
 mod softhsm;
+#[cfg(feature = "tpm")]
+mod tpm;
 
 #[test]
 fn rfc_9497_vectors_hold_under_imported_keys() {
@@ -84,7 +88,13 @@ fn rfc_9807_vectors_hold_in_every_provision() {
     }
     // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third.
     let (all, p256) = (15, 5);
-    assert_eq!(checked, if softhsm_installed() { [all, all, p256] } else { [all, 0, 0] });
+    let softhsm = usize::from(softhsm_installed());
+    #[cfg(feature = "tpm")]
+    let tpm = usize::from(common::swtpm_installed());
+    #[cfg(not(feature = "tpm"))]
+    let tpm = 0;
+    // The software adapter with its own code, with the libraries', and behind a model.
+    assert_eq!(checked, [3 * all, (softhsm + tpm) * all, softhsm * p256]);
 }
 
 /// The account key of `KeyInsideTweaked` is device key times tweak: with the vector's key over the tweak

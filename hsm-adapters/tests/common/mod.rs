@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use p256::elliptic_curve::PrimeField;
 use p256::elliptic_curve::sec1::ToEncodedPoint;
@@ -9,10 +10,11 @@ use tempfile::TempDir;
 use voprf::Mode;
 
 use vaultmark_hsm::pkcs11::{PROVISIONS, softhsm, suites_of};
+use vaultmark_hsm::simulated::model::{Calls, Service};
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{
     AdapterError, DeviceError, Element, Evaluation, FleetSecrets, HsmAdapter, KeyProvision,
-    Pkcs11Adapter, SoftwareAdapter, Suite,
+    ModelSpec, Pkcs11Adapter, SimulatedAdapter, SimulatedClock, SoftwareAdapter, Suite,
 };
 
 /// A SoftHSM adapter and the folder its token lies in, which goes when its last adapter has gone.
@@ -62,30 +64,80 @@ pub(crate) fn softhsm_installed() -> bool {
     }
 }
 
-/// One adapter to be tested, and the folder it needs.
+/// Whether swtpm is here, as [`softhsm_installed`].
+#[cfg(feature = "tpm")]
+pub(crate) fn swtpm_installed() -> bool {
+    let installed = std::process::Command::new("swtpm").arg("--version").output().is_ok();
+    if !installed {
+        assert!(std::env::var_os("CI").is_none(), "CI tests swtpm for real");
+        let mut stderr = std::io::stderr().lock();
+        writeln!(stderr, "SKIPPED: swtpm not installed").expect("stderr takes a line");
+    }
+    installed
+}
+
+/// One adapter to be tested, and what it needs.
 pub(crate) struct Device {
     pub(crate) adapter: Arc<dyn HsmAdapter>,
-    _folder: Option<Arc<TempDir>>,
+    _needs: Box<dyn std::any::Any>,
+}
+
+impl Device {
+    fn new(adapter: Arc<dyn HsmAdapter>, needs: impl std::any::Any) -> Self {
+        Self { adapter, _needs: Box::new(needs) }
+    }
 }
 
 /// Every adapter × key provision × suite that there is.
 pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
-    let mut devices: Vec<Device> = Suite::ALL
-        .into_iter()
-        .map(|suite| Device {
-            adapter: Arc::new(SoftwareAdapter::new(suite, secrets)),
-            _folder: None,
-        })
-        .collect();
+    let mut devices = Vec::new();
+    for suite in Suite::ALL {
+        let software = Arc::new(SoftwareAdapter::new(suite, secrets));
+        devices.push(Device::new(Arc::clone(&software) as _, ()));
+        devices.push(Device::new(Arc::new(SoftwareAdapter::with_libraries(suite, secrets)), ()));
+        devices.push(Device::new(Arc::new(simulated(software)), ()));
+    }
+    #[cfg(feature = "tpm")]
+    devices.extend(tpms(secrets));
     if softhsm_installed() {
         for provision in PROVISIONS {
             for suite in suites_of(provision) {
                 let SoftHsm { adapter, folder } = SoftHsm::open(provision, *suite, secrets);
-                devices.push(Device { adapter, _folder: Some(folder) });
+                devices.push(Device::new(adapter, folder));
             }
         }
     }
     devices
+}
+
+/// A model of a device that shares work in batches, on a clock that nobody waits for.
+fn simulated(inner: Arc<dyn HsmAdapter>) -> SimulatedAdapter {
+    let service = Service::Fixed(Duration::from_millis(5));
+    let calls = Calls { evaluation: 1, batch: 1 };
+    let model = ModelSpec { calls, ..ModelSpec::new("a device", service) };
+    SimulatedAdapter::new(inner, model, SimulatedClock::start(), 1)
+}
+
+/// A TPM of its own for each: swtpm serves one connection at a time.
+#[cfg(feature = "tpm")]
+fn tpms(secrets: &FleetSecrets) -> Vec<Device> {
+    use vaultmark_hsm::tpm;
+    if !swtpm_installed() {
+        return Vec::new();
+    }
+    let every = tpm::PROVISIONS.into_iter().flat_map(|provision| {
+        tpm::suites_of(provision).iter().map(move |suite| (provision, *suite))
+    });
+    every
+        .map(|(provision, suite)| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let swtpm = tpm::swtpm::Swtpm::start(folder.path()).expect("swtpm");
+            let adapter = tpm::TpmAdapter::open(swtpm.config(), provision, suite, secrets)
+                .expect("a TPM of our own");
+            // In this order: the folder goes last.
+            Device::new(Arc::new(adapter), (swtpm, folder))
+        })
+        .collect()
 }
 
 /// What a device of this provision must answer, computed without any device's code.
