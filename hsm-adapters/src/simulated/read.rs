@@ -402,3 +402,123 @@ fn parse_duration(text: &str) -> Option<Duration> {
     let number: f64 = if plain { digits.parse().ok()? } else { return None };
     Duration::try_from_secs_f64(number / per_second).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shipped::SHIPPED;
+    use super::*;
+
+    #[test]
+    fn a_model_is_read_whole() {
+        let text = r#"
+            name = "My HSM"
+            source = "a card"
+            confidence = "measured"
+            engines = 4
+            sessions_max = 16
+            open = "50ms"
+            persist_tick = "10ms"
+            service = { kind = "quantiles", table = [[0, "300us"], [0.5, "0.4ms"], [1, "9ms"]] }
+            calls = { evaluation = 2, batch = 1 }
+            stalls = [{ every = 1000, duration = "80ms" }, { probability = 0.01, duration = "1s" }]
+            rate_limit = { calls_per_s = 330, burst = 33, over = "refuse" }
+            failures = { failed = 0.1, wrong = 0.2, session_lost = 0.3 }
+        "#;
+        let ms = Duration::from_millis;
+        let expected = ModelSpec {
+            name: "My HSM".to_owned(),
+            source: "a card".to_owned(),
+            confidence: Confidence::Measured,
+            service: Service::Quantiles(vec![
+                (0.0, Duration::from_micros(300)),
+                (0.5, Duration::from_micros(400)),
+                (1.0, ms(9)),
+            ]),
+            calls: Calls { evaluation: 2, batch: 1 },
+            engines: 4,
+            sessions_max: Some(16),
+            open: ms(50),
+            stalls: vec![
+                Stall { when: When::Every(1000), duration: ms(80) },
+                Stall { when: When::Probability(0.01), duration: ms(1000) },
+            ],
+            persist_tick: Some(ms(10)),
+            rate_limit: Some(RateLimit { calls_per_s: 330.0, burst: 33, over: Over::Refuse }),
+            failures: Failures { failed: 0.1, wrong: 0.2, session_lost: 0.3 },
+        };
+        assert_eq!(read(text), Ok(expected));
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_line_and_value() {
+        let text = r#"engines = 0
+sesions_max = 3
+open = "5 minutes"
+confidence = "sure"
+[service]
+kind = "quantiles"
+table = [[0, "3ms"], [0.5, "2ms"], [0.9], [1, 7]]
+[calls]
+evaluation = 1.5
+[[stalls]]
+duration = "-1ms"
+[rate_limit]
+calls_per_s = 0
+over = "panic"
+[failures]
+wrong = 2
+"#;
+        let told = read(text).expect_err("mistakes").to_string();
+        let expected = r#"line 1: a model has no field "name"
+line 1: "engines" = 0 is not a whole number from 1 to 100000
+line 2: unknown field "sesions_max": a model has name, source, confidence, engines, sessions_max, open, persist_tick, service, calls, stalls, rate_limit, failures
+line 3: "open" = "5 minutes" is not a time up to an hour, as "73ms" (ns, us, ms, s)
+line 4: "confidence" = "sure" is none of "measured", "primary", "secondary", "low"
+line 7: "table"[1] = [0.5, "2ms"] does not grow: quantiles rise from row to row, and times do not fall
+line 7: "table"[2] = [0.9] is not a pair [quantile, "time"]
+line 7: "table"[3][1] = 7 is not a time up to an hour, as "73ms" (ns, us, ms, s)
+line 9: "evaluation" = 1.5 is not a whole number from 1 to 100
+line 10: a stall has either "every" or "probability"
+line 11: "duration" = "-1ms" is not a time above zero up to an hour, as "73ms" (ns, us, ms, s)
+line 13: "calls_per_s" = 0 is not a number from 0.001 to 1000000000
+line 14: "over" = "panic" is none of "wait", "refuse"
+line 16: "wrong" = 2 is not a number from 0 to 1"#;
+        assert_eq!(told, expected);
+        for (text, expected) in [
+            ("name = ", "line 1: not TOML"),
+            ("a = 1\nname = \"x\ny", "line 2: not TOML"),
+            ("name = 3", "line 1: \"name\" = 3 is not a text in quotes"),
+            ("service = 3", "line 1: \"service\" = 3 is not a table"),
+            ("[service]\nkind = \"fixed\"", "line 1: service has no field \"time\""),
+            (
+                "[service]\nkind = \"quantiles\"\ntable = [[0, \"1ms\"]]",
+                "line 3: \"table\" does not go from quantile 0 to quantile 1",
+            ),
+        ] {
+            let told = read(text).expect_err(text).to_string();
+            assert!(told.contains(expected), "{text}: {told}");
+        }
+        assert!(read(&" ".repeat(BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn shipped_models_say_what_was_published() {
+        for (name, text) in SHIPPED {
+            let model = read(text).unwrap_or_else(|mistakes| panic!("{name}:\n{mistakes}"));
+            assert!(!model.source.is_empty() && model.confidence != Confidence::Measured);
+            let published = match name {
+                "yubihsm2" => 13.7,
+                "luna-a700" => 2_000.0,
+                "luna-a750" => 10_000.0,
+                "luna-a790" => 22_000.0,
+                "nshield-5c-high" => 21_826.0,
+                "cloudhsm-hsm2m" => 3_000.0,
+                "azure-managed-hsm" => 330.0,
+                "liquidsecurity2" => 100_000.0,
+                _ => panic!("{name} is tested by nothing"),
+            };
+            let modelled = model.calls_per_s_max();
+            assert!((modelled / published - 1.0).abs() < 0.002, "{name}: {modelled}");
+        }
+    }
+}

@@ -268,21 +268,21 @@ fn on_the_system_clock_the_modelled_rate_is_reached() {
         .expect("HSM sessions");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let begun = clock.now();
-    let answers: Vec<_> = (0..60)
-        .map(|n| {
-            pool.try_reserve().expect("room").evaluate(evaluation(b"one", multiple(SUITE, n + 1)))
-        })
-        .collect();
     runtime.block_on(async {
-        for answer in answers {
-            let evaluated = answer.await.expect("an element");
-            // The timer's lateness may be taken off the next one, and is never more than its limit.
-            assert!(evaluated.evaluation > Duration::from_micros(3_000), "{evaluated:?}");
+        let evaluations: Vec<_> = (1..=60)
+            .map(|n| {
+                let reservation = pool.try_reserve().expect("room");
+                tokio::spawn(reservation.evaluate(evaluation(b"one", multiple(SUITE, n))))
+            })
+            .collect();
+        for answer in evaluations {
+            let evaluated = answer.await.expect("no panic").expect("an element");
+            // The timer's lateness may be taken off the next one, a millisecond at most.
+            assert!(evaluated.evaluation > Duration::from_micros(2_900), "{evaluated:?}");
         }
     });
     let took = clock.now().since(begun);
-    // 60 evaluations one after the other as they are polled: at least what the engines need. How much
-    // more depends on the machine.
-    assert!(took >= Duration::from_millis(110), "{took:?}");
+    // What two engines need for 60, less a millisecond. How much more depends on the machine.
+    assert!(took >= Duration::from_millis(119), "{took:?}");
     assert_eq!(pool.counters().evaluations, 60);
 }

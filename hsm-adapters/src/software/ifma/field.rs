@@ -25,7 +25,7 @@ pub(super) const TWO_P: Limbs = [2 * (MASK - 18), 2 * MASK, 2 * MASK, 2 * MASK, 
 #[derive(Clone, Copy)]
 pub(super) struct Fe(pub(super) [Vector; 5]);
 
-/// Limbs below 2⁵⁹: sums and differences of a few [`Fe`]s whose carries are not done yet.
+/// Limbs below 2⁶²: sums and differences of a few [`Fe`]s whose carries are not done yet.
 #[derive(Clone, Copy)]
 pub(super) struct Sum(pub(super) [Vector; 5]);
 
@@ -123,8 +123,8 @@ pub(super) fn select(a: &Fe, b: &Fe, mask: __mmask8) -> Fe {
     Fe(each_limb!(|limb| super::blend(a.0[limb], b.0[limb], mask)))
 }
 
-/// Does the carries, each limb's to the next at the same time: they are below 2⁸, and 19 times that
-/// once more on the lowest limb.
+/// Does the carries, each limb's to the next at the same time: they are below 2¹¹, and 19 times that
+/// on the lowest limb.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
 pub(super) fn carry(a: &Sum) -> Fe {
@@ -145,8 +145,9 @@ pub(super) fn carry(a: &Sum) -> Fe {
 #[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
 pub(super) fn multiply(a: &Fe, b: &Fe) -> Fe {
     let (a, b) = (&a.0, &b.0);
-    // The high half of a limb product weighs 2⁵², which is twice the next limb's 2⁵¹. Five products
-    // are below 5 · 2⁵¹ each way, so that a column stays below 2⁵⁵.
+    // The high half of a limb product weighs 2⁵², which is twice the next limb's 2⁵¹. Five low halves
+    // are below 5 · 2⁵², and so are five high ones, doubled, of limbs one of which is below 2⁵¹ + 2¹⁶:
+    // a column stays below 2⁵⁶.
     //
     // In the order in which a chain of multiplications is done soonest: first the columns that are
     // folded, which have the longest way to go; within each, last the lowest limbs, which the
@@ -205,7 +206,7 @@ pub(super) fn square(a: &Fe) -> Fe {
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
 fn fold(once: &[Vector; 10], twice: &[Vector; 10]) -> Fe {
-    // 19 · 2⁵⁵ is below 2⁶⁰.
+    // 20 · 2⁵⁶ is below 2⁶¹.
     carry(&Sum(each_limb!(|limb| {
         // The last column has one product only. Added to itself and then three times, the compiler
         // would see six times it, and multiply; it does not look into a rotation.
