@@ -148,7 +148,8 @@ impl SimulatedDevice {
             return at;
         };
         let over = (self.origin_ns + u128::from(at.as_nanos())) % tick;
-        if over == 0 { at } else { at.after(Duration::from_nanos_u128(tick - over)) }
+        let wait = if over == 0 { 0 } else { tick - over };
+        at.after(Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Engines> {

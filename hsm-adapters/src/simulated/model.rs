@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::read::{self, Mistakes};
+use crate::clock::nanos;
 
 /// A device in numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,9 +151,9 @@ impl ModelSpec {
     pub fn mean_service(&self) -> Duration {
         let stalls = self.stalls.iter().map(|stall| match stall.when {
             When::Probability(share) => stall.duration.mul_f64(share),
-            When::Every(number) => Duration::from_nanos_u128(
-                stall.duration.as_nanos().checked_div(number.into()).unwrap_or(0),
-            ),
+            When::Every(number) => {
+                Duration::from_nanos(nanos(stall.duration).checked_div(number).unwrap_or(0))
+            }
         });
         self.service.mean() + stalls.sum::<Duration>()
     }

@@ -154,8 +154,7 @@ impl HsmSession for SimulatedSession {
         let calls = self.permit.0.device.model().calls;
         let mut served = 0;
         let mut lost = false;
-        for n in 0..answered.len() {
-            let one = &mut answered[n];
+        for (n, one) in answered.iter_mut().enumerate() {
             lost = self.serve(calls.evaluation, &mut at, |change| change(one)).is_none();
             if lost {
                 break;

@@ -139,7 +139,7 @@ fn parts(
             // Hides the key behind its own digest, which is public.
             let mut salt = Zeroizing::new([0; 32]);
             chance.fill_bytes(&mut *salt);
-            let unique = Sha256::new().chain_update(&*salt).chain_update(key).finalize();
+            let unique = Sha256::new().chain_update(*salt).chain_update(key).finalize();
             let public = Writer::default()
                 .u16(algorithm::KEYED_HASH)
                 .u16(algorithm::SHA256)
