@@ -7,6 +7,8 @@
 //! evaluated element.
 
 pub mod clock;
+#[cfg(feature = "aws")]
+pub mod cloud;
 pub mod device;
 mod group;
 mod key;

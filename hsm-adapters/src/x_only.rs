@@ -22,6 +22,14 @@ pub(crate) type X = [u8; 32];
 pub(crate) trait XOnlyKey {
     /// x(k · `point`); `point` is never the identity.
     fn multiply(&mut self, point: &AffinePoint) -> Result<X, DeviceError>;
+
+    /// The same for several points, as many as `xs`; a device that can do several at once does.
+    fn multiply_all(&mut self, points: &[AffinePoint], xs: &mut [X]) -> Result<(), DeviceError> {
+        for (point, x) in points.iter().zip(xs) {
+            *x = self.multiply(point)?;
+        }
+        Ok(())
+    }
 }
 
 /// k · P for every P of `points` (none is the identity), with n + 1 multiplications on the device
@@ -59,9 +67,11 @@ fn evaluate_batch(
         }
         return Ok(());
     }
-    let multiplied = |point: &ProjectivePoint| key.multiply(&point.to_affine());
-    let xs = points.iter().map(multiplied).collect::<Result<Vec<X>, _>>()?;
-    let x_of_sum = key.multiply(&sum.to_affine())?;
+    let asked: Vec<AffinePoint> =
+        points.iter().chain([&sum]).map(ProjectivePoint::to_affine).collect();
+    let mut xs = vec![X::default(); asked.len()];
+    key.multiply_all(&asked, &mut xs)?;
+    let x_of_sum = xs.pop().expect("the sum's is the last");
     match find_signs(&xs, &x_of_sum, public)? {
         Some(odd) => elements.extend(xs.iter().zip(odd).map(|(x, odd)| compressed(x, odd))),
         None => {
@@ -89,11 +99,14 @@ fn evaluate_one(
         // P = −G, chosen by a client to have the device multiply the identity.
         return Ok(P256::encode(&-*public));
     }
-    let x = match known_x {
-        Some(x) => x,
-        None => key.multiply(&point.to_affine())?,
+    let (x, x_shifted) = match known_x {
+        Some(x) => (x, key.multiply(&shifted.to_affine())?),
+        None => {
+            let mut xs = [X::default(); 2];
+            key.multiply_all(&[point.to_affine(), shifted.to_affine()], &mut xs)?;
+            (xs[0], xs[1])
+        }
     };
-    let x_shifted = key.multiply(&shifted.to_affine())?;
     let even = lift(&x)?;
     if x_of(&(public + &even)) == Some(x_shifted) {
         Ok(compressed(&x, false))

@@ -12,6 +12,8 @@ use common::{
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{DeviceError, Element, Evaluation, FleetSecrets, KeyProvision, Suite};
 
+#[cfg(feature = "aws")]
+mod cloud;
 mod common;
 mod softhsm;
 
@@ -84,7 +86,8 @@ fn rfc_9807_vectors_hold_in_every_provision() {
     }
     // Six real vectors with two evaluations each, three fake ones with one; P-256 has a third.
     let (all, p256) = (15, 5);
-    assert_eq!(checked, if softhsm_installed() { [all, all, p256] } else { [all, 0, 0] });
+    let least = if softhsm_installed() { [all, all, p256] } else { [all, 0, 0] };
+    assert!(checked.iter().zip(least).all(|(count, least)| *count >= least), "{checked:?}");
 }
 
 /// The account key of `KeyInsideTweaked` is device key times tweak: with the vector's key over the tweak

@@ -15,6 +15,9 @@ use vaultmark_hsm::{
     Pkcs11Adapter, SoftwareAdapter, Suite,
 };
 
+#[cfg(feature = "aws")]
+pub(crate) mod cloud;
+
 /// A SoftHSM adapter and the folder its token lies in, which goes when its last adapter has gone.
 pub(crate) struct SoftHsm {
     pub(crate) adapter: Arc<Pkcs11Adapter>,
@@ -85,6 +88,10 @@ pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
             }
         }
     }
+    #[cfg(feature = "aws")]
+    devices.extend(
+        cloud::adapters(secrets).into_iter().map(|adapter| Device { adapter, _folder: None }),
+    );
     devices
 }
 
