@@ -5,7 +5,7 @@ use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
+use plotters::element::{Circle, DashedPathElement, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle};
 
@@ -17,6 +17,9 @@ const SCALE: i32 = 8;
 
 /// plotters' SVG backend divides font sizes by this.
 const FONT: f64 = 1.24;
+
+/// Longest lead from a line's end to its name that is drawn through, CSS pixels.
+const LEAD_MAX: i32 = 90;
 
 pub(super) const INK: RGBColor = RGBColor(0x1F, 0x29, 0x37);
 pub(super) const MUTED: RGBColor = RGBColor(0x5B, 0x64, 0x72);
@@ -203,7 +206,13 @@ impl<'a> Canvas<'a> {
                 let lead =
                     vec![((label.x + 5) * SCALE, label.y * SCALE), ((x - 4) * SCALE, y * SCALE)];
                 let style = series(label.series).mix(0.45).stroke_width(stroke(1.0));
-                self.root.draw(&PathElement::new(lead, style))?;
+                // A long one would be taken for data.
+                if x - label.x > LEAD_MAX {
+                    let (dot, gap) = (px(1), px(4));
+                    self.root.draw(&DashedPathElement::new(lead, dot, gap, style))?;
+                } else {
+                    self.root.draw(&PathElement::new(lead, style))?;
+                }
             }
         }
         for (label, y) in labels.iter().zip(at) {

@@ -42,9 +42,9 @@ struct Line {
     number: usize,
     patch: String,
     name: String,
-    description: String,
     badges: Vec<(&'static str, &'static str)>,
-    caveat: String,
+    /// What the device says of itself, what its times were modelled on, what to know.
+    small: Vec<String>,
     provision: String,
     suite: String,
     measured: &'static str,
@@ -57,7 +57,7 @@ struct Line {
     calls: String,
     cost: (String, String),
     date: String,
-    firmware: String,
+    firmware: Option<String>,
 }
 
 /// A choice of which rows are shown.
@@ -131,13 +131,18 @@ fn line(row: &Row<'_>) -> Line {
     if row.card.effort == "quick" {
         badges.push(("quick", "open"));
     }
+    let modelled = device.modelled.as_ref().map(|on| format!("modelled on: {on}"));
+    let small = [Some(device.description.clone()), modelled, device.caveat.clone()]
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+        .collect();
     Line {
         number: row.number,
         patch: series_class(row.number - 1),
         name: device.name.clone(),
-        description: device.description.clone(),
         badges,
-        caveat: device.caveat.clone().unwrap_or_default(),
+        small,
         provision: device.provision.clone(),
         suite: device.suite.clone(),
         measured: if row.is_modelled() { "modelled" } else { "measured" },
@@ -152,7 +157,7 @@ fn line(row: &Row<'_>) -> Line {
         calls: row.calls_words(),
         cost: row.cost_words(),
         date: row.card.date().to_owned(),
-        firmware: row.firmware_words(),
+        firmware: device.firmware.clone(),
     }
 }
 
@@ -181,8 +186,8 @@ fn notes(rows: &[Row<'_>]) -> Vec<String> {
     )];
     if rows.iter().any(Row::is_modelled) {
         notes.push(
-            "Modelled: the service times are a model's, made from published figures; no such device was \
-             measured."
+            "Modelled: the service times are a model's and no device's; what they were modelled on stands \
+             with the row."
                 .to_owned(),
         );
     }

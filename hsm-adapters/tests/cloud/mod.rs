@@ -349,7 +349,9 @@ fn raw(emulator: &Emulator, request: &[u8]) -> String {
 #[test]
 #[ignore = "needs a KMS and credentials for it"]
 fn another_kms_gives_what_ours_gives() {
-    let access = Access::from_environment().expect("AWS_* name a KMS");
+    let mut access = Access::from_environment().expect("AWS_* name a KMS");
+    // An emulator may make an RSA key at each import.
+    access.deadline = Duration::from_secs(60);
     for (provision, suite) in
         [(TWEAKED, Suite::P256Sha256), (SEED, Suite::P256Sha256), (SEED, Suite::Ristretto255Sha512)]
     {
