@@ -15,6 +15,7 @@ pub mod pkcs11;
 pub mod pool;
 pub mod software;
 mod watch;
+mod weierstrass;
 mod worker;
 mod x_only;
 
