@@ -53,22 +53,6 @@ pub(crate) fn card(
         device_calls_per_s: best.device_calls_per_s,
         device_calls_per_evaluation: calls,
     };
-    let tails = [(50, 0.5, 10), (70, 0.7, 12), (90, 0.9, 25)]
-        .map(|(load_percent, share, tenths)| {
-            let offered_per_s = capacity.evaluations_per_s * share;
-            Tail {
-                load_percent,
-                offered_per_s,
-                achieved_per_s: offered_per_s,
-                intended: 8_000,
-                unexpected: 0,
-                response_ns: quantiles(p50_ns * tenths / 10),
-                service_ns: quantiles(p50_ns),
-                verdict: TailVerdict::Pass,
-                reasons: Vec::new(),
-            }
-        })
-        .to_vec();
     Card {
         schema_version: CARD_SCHEMA_VERSION,
         measured_at: "2026-11-21T03:15:02Z".to_owned(),
@@ -87,8 +71,8 @@ pub(crate) fn card(
         effort: "default".to_owned(),
         seed: 42,
         sessions,
+        tails: tails(&capacity, p50_ns),
         capacity: Some(capacity),
-        tails,
         bare_calls: vec![
             BareCallResult {
                 call: "hmac".to_owned(),
@@ -133,35 +117,56 @@ fn best_rate(rates: &[f64]) -> f64 {
     rates.iter().copied().fold(0.0, f64::max)
 }
 
+/// Kept up at every load.
+fn tails(capacity: &Capacity, p50_ns: u64) -> Vec<Tail> {
+    [(50, 0.5, 10), (70, 0.7, 12), (90, 0.9, 25)]
+        .map(|(load_percent, share, tenths)| Tail {
+            load_percent,
+            offered_per_s: capacity.evaluations_per_s * share,
+            achieved_per_s: capacity.evaluations_per_s * share,
+            intended: 8_000,
+            unexpected: 0,
+            response_ns: quantiles(p50_ns * tenths / 10),
+            service_ns: quantiles(p50_ns),
+            verdict: TailVerdict::Pass,
+            reasons: Vec::new(),
+        })
+        .to_vec()
+}
+
+fn price(amount: f64, currency: &str, basis: Basis, amortise_months: Option<u64>) -> Option<Price> {
+    let source = Some("a made-up price".to_owned());
+    Some(Price { amount, currency: currency.to_owned(), basis, amortise_months, source })
+}
+
+const P256: &str = "p256-sha256";
+const RISTRETTO: &str = "ristretto255-sha512";
+const TWEAKED: &str = "key-inside-tweaked";
+
 /// What somebody who has to choose would have measured.
 pub(crate) fn line_up() -> Vec<Card> {
-    const P256: &str = "p256-sha256";
-    const RISTRETTO: &str = "ristretto255-sha512";
-    const TWEAKED: &str = "key-inside-tweaked";
-    let mut software = card(
-        ("software", "software"),
-        ("firmware", RISTRETTO),
-        &[18_980.0, 36_200.0, 36_800.0],
-        1.0,
-        51_000,
-    );
-    software.device.caveat = Some("the host plays the firmware".to_owned());
-    let software_p256 = card(
-        ("software", "software"),
-        ("firmware", P256),
-        &[4_753.0, 9_300.0, 9_310.0],
-        1.0,
-        205_000,
-    );
-    let mut softhsm = card(
-        ("softhsm", "pkcs11"),
-        (TWEAKED, P256),
-        &[4_144.0, 5_850.0, 5_700.0, 5_210.0],
-        4.5,
-        414_000,
-    );
-    softhsm.device.description = "SoftHSM project SoftHSM v2, firmware 2.6".to_owned();
-    softhsm.soak = Some(Soak {
+    let mut cards = modelled();
+    cards.extend(in_software());
+    cards.extend(on_tokens());
+    cards.extend(unusual());
+    cards
+}
+
+fn in_software() -> Vec<Card> {
+    let device = ("software", "software");
+    let rates = [18_980.0, 36_200.0, 36_800.0];
+    let mut ristretto = card(device, ("firmware", RISTRETTO), &rates, 1.0, 51_000);
+    ristretto.device.caveat = Some("the host plays the firmware".to_owned());
+    let p256 = card(device, ("firmware", P256), &[4_753.0, 9_300.0, 9_310.0], 1.0, 205_000);
+    vec![p256, ristretto]
+}
+
+fn on_tokens() -> Vec<Card> {
+    let device = ("softhsm", "pkcs11");
+    let rates = [4_144.0, 5_850.0, 5_700.0, 5_210.0];
+    let mut tweaked = card(device, (TWEAKED, P256), &rates, 4.5, 414_000);
+    tweaked.device.description = "SoftHSM project SoftHSM v2, firmware 2.6".to_owned();
+    tweaked.soak = Some(Soak {
         offered_per_s: 4_095.0,
         windows: (0..10_u32)
             .map(|n| SoakWindow {
@@ -173,71 +178,39 @@ pub(crate) fn line_up() -> Vec<Card> {
             })
             .collect(),
     });
-    let seed = card(
-        ("softhsm", "pkcs11"),
-        ("seed-inside", RISTRETTO),
-        &[9_120.0, 16_000.0, 15_900.0],
-        3.0,
-        98_000,
-    );
-    let softoken = card(
-        ("nss-softoken", "pkcs11"),
-        ("key-inside", RISTRETTO),
-        &[2_601.0, 2_309.0, 2_279.0],
-        10.0,
-        379_000,
-    );
+    let rates = [9_120.0, 16_000.0, 15_900.0];
+    let seed = card(device, ("seed-inside", RISTRETTO), &rates, 3.0, 98_000);
+    let device = ("nss-softoken", "pkcs11");
+    let rates = [2_601.0, 2_309.0, 2_279.0];
+    let softoken = card(device, ("key-inside", RISTRETTO), &rates, 10.0, 379_000);
     let mut tpm = card(("swtpm", "tpm"), (TWEAKED, P256), &[2_250.0], 1.0, 426_000);
     tpm.device.firmware = None;
     tpm.tails[1].verdict = TailVerdict::Invalid;
     tpm.tails[1].reasons = vec!["the instrument was late by p99 3.20 ms".to_owned()];
     tpm.tails[2].verdict = TailVerdict::Fail;
     tpm.tails[2].reasons = vec!["achieved 96.0 % of what was offered".to_owned()];
-    let mut yubihsm = card(
-        ("yubihsm-simulator", "yubihsm"),
-        (TWEAKED, P256),
-        &[12.1, 12.2, 12.2],
-        1.13,
-        82_000_000,
-    );
+    vec![tweaked, seed, softoken, tpm]
+}
+
+fn modelled() -> Vec<Card> {
+    let device = ("yubihsm-simulator", "yubihsm");
+    let mut yubihsm = card(device, (TWEAKED, P256), &[12.1, 12.2, 12.2], 1.13, 82_000_000);
     yubihsm.device.modelled = Some("published service times of the YubiHSM 2".to_owned());
-    yubihsm.price = Some(Price {
-        amount: 650.0,
-        currency: "EUR".to_owned(),
-        basis: Basis::Purchase,
-        amortise_months: Some(36),
-        source: Some("a made-up price".to_owned()),
-    });
-    let mut kms = card(
-        ("aws-kms-emulator", "cloud"),
-        (TWEAKED, P256),
-        &[92.0, 184.0, 360.0, 700.0, 1_300.0, 1_420.0],
-        1.2,
-        10_800_000,
-    );
+    yubihsm.price = price(650.0, "EUR", Basis::Purchase, Some(36));
+    let device = ("aws-kms-emulator", "cloud");
+    let rates = [92.0, 184.0, 360.0, 700.0, 1_300.0, 1_420.0];
+    let mut kms = card(device, (TWEAKED, P256), &rates, 1.2, 10_800_000);
     kms.device.modelled = Some("10 ms a request, log-normal".to_owned());
     kms.device.caveat = Some("the emulator computes on this machine".to_owned());
-    kms.price = Some(Price {
-        amount: 15.0,
-        currency: "USD".to_owned(),
-        basis: Basis::MillionCalls,
-        amortise_months: None,
-        source: None,
-    });
-    let mut rented = card(
-        ("rented-hsm", "pkcs11"),
-        ("seed-inside", P256),
-        &[700.0, 1_350.0, 2_480.0],
-        3.0,
-        1_900_000,
-    );
-    rented.price = Some(Price {
-        amount: 1_059.0,
-        currency: "USD".to_owned(),
-        basis: Basis::Month,
-        amortise_months: None,
-        source: None,
-    });
+    kms.price = price(15.0, "USD", Basis::MillionCalls, None);
+    vec![yubihsm, kms]
+}
+
+/// Internal, withheld, broken.
+fn unusual() -> Vec<Card> {
+    let rates = [700.0, 1_350.0, 2_480.0];
+    let mut rented = card(("rented-hsm", "pkcs11"), ("seed-inside", P256), &rates, 3.0, 1_900_000);
+    rented.price = price(1_059.0, "USD", Basis::Month, None);
     rented.publication = Publication::Internal;
     let mut secret = card(("nobody-may-know", "pkcs11"), (TWEAKED, P256), &[99_999.0], 4.5, 77_000);
     secret.publication = Publication::Withheld;
@@ -247,17 +220,5 @@ pub(crate) fn line_up() -> Vec<Card> {
     broken.tails.clear();
     broken.warnings =
         vec!["The device failed every evaluation: CKR_DEVICE_ERROR from C_Sign.".to_owned()];
-    vec![
-        yubihsm,
-        softhsm,
-        software,
-        kms,
-        secret,
-        software_p256,
-        tpm,
-        rented,
-        seed,
-        softoken,
-        broken,
-    ]
+    vec![rented, secret, broken]
 }

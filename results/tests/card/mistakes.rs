@@ -25,9 +25,11 @@ fn said(json: &Value) -> Vec<String> {
     }
 }
 
-#[test]
-fn every_kind_of_mistake_names_file_field_and_value() {
-    for (pointer, value, expected) in [
+/// A place, what is put there, and what is said of it.
+type Case = (&'static str, Value, &'static str);
+
+fn single_fields() -> Vec<Case> {
+    vec![
         (
             "/publication",
             json!("open"),
@@ -67,6 +69,11 @@ fn every_kind_of_mistake_names_file_field_and_value() {
             json!(2),
             "sessions[2].sessions: must be more than that of the entry before it, found 2",
         ),
+    ]
+}
+
+fn parts_that_do_not_fit() -> Vec<Case> {
+    vec![
         (
             "/sessions/1/service_ns/p99",
             json!(5),
@@ -118,6 +125,19 @@ fn every_kind_of_mistake_names_file_field_and_value() {
             "price.amortise_months: must say over how many months a purchase is spread, found null",
         ),
         ("/price/basis", json!("month"), "price.amortise_months: is for purchases only, found 60"),
+    ]
+}
+
+#[test]
+fn every_kind_of_mistake_names_file_field_and_value() {
+    for (pointer, value, expected) in single_fields().into_iter().chain(parts_that_do_not_fit()) {
+        assert_eq!(told(&[(pointer, value)]), [format!("x.json: {expected}")]);
+    }
+}
+
+#[test]
+fn long_and_odd_values_are_told_too() {
+    for (pointer, value, expected) in [
         (
             "/measured_at",
             json!("2026-13-21T03:15:02Z"),

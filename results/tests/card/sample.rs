@@ -99,18 +99,7 @@ pub(crate) fn card() -> Card {
             granted: 256,
             error: Some("CKR_SESSION_COUNT from C_OpenSession".to_owned()),
         }),
-        soak: Some(Soak {
-            offered_per_s: 2_346.0,
-            windows: (0..8)
-                .map(|n| SoakWindow {
-                    from_ns: n * 60_000_000_000,
-                    length_ns: 60_000_000_000,
-                    achieved_per_s: if n < 4 { 2_000.0 } else { 1_900.0 },
-                    unexpected: 0,
-                    response_ns: quantiles(500_000 + n * 10_000),
-                })
-                .collect(),
-        }),
+        soak: Some(soak()),
         vault: Some(VaultPrediction {
             recoveries_per_s: 3_352.25,
             evaluations_per_recovery: 1,
@@ -125,5 +114,20 @@ pub(crate) fn card() -> Card {
         }),
         warnings: vec!["measured on a laptop".to_owned()],
         provenance: Provenance { version: "0.1.0".to_owned(), cores: 2, ..Provenance::default() },
+    }
+}
+
+fn soak() -> Soak {
+    Soak {
+        offered_per_s: 2_346.0,
+        windows: (0..8)
+            .map(|n| SoakWindow {
+                from_ns: n * 60_000_000_000,
+                length_ns: 60_000_000_000,
+                achieved_per_s: if n < 4 { 2_000.0 } else { 1_900.0 },
+                unexpected: 0,
+                response_ns: quantiles(500_000 + n * 10_000),
+            })
+            .collect(),
     }
 }
