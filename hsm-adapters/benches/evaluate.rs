@@ -1,5 +1,5 @@
 //! What evaluations cost on one HSM session: the software adapter in both suites, and SoftHSM in its
-//! key provisions where it is installed. Batches are of elements that share one device key.
+//! key provisions and swtpm (feature `tpm`) where they are installed. Batches are of elements that share one device key.
 //!
 //! And the software adapter's evaluation beside voprf's, singly and in batches of 64 distinct accounts:
 //! decoding and encoding included on both sides, keys ready on both sides, one core.
@@ -21,6 +21,8 @@ fn evaluations(criterion: &mut Criterion) {
         measure(criterion, &SoftwareAdapter::new(suite, &secrets), &[1, 8, 64]);
     }
     beside_voprf(criterion);
+    #[cfg(feature = "tpm")]
+    tpms(criterion, &secrets);
     if softhsm::find_module(None).is_err() {
         return;
     }
@@ -33,6 +35,21 @@ fn evaluations(criterion: &mut Criterion) {
         let adapter = softhsm::open(folder.path(), None, provision, suite, &secrets)
             .expect("a token of our own");
         measure(criterion, &adapter, batches);
+    }
+}
+
+/// swtpm, where it is installed.
+#[cfg(feature = "tpm")]
+fn tpms(criterion: &mut Criterion, secrets: &FleetSecrets) {
+    use vaultmark_hsm::tpm::{PROVISIONS, TpmAdapter, suites_of, swtpm::Swtpm};
+    let folder = tempfile::tempdir().expect("a folder");
+    let Ok(swtpm) = Swtpm::start(folder.path()) else { return };
+    for provision in PROVISIONS {
+        for suite in suites_of(provision) {
+            let adapter = TpmAdapter::open(swtpm.config(), provision, *suite, secrets)
+                .expect("a TPM of our own");
+            measure(criterion, &adapter, &[1]);
+        }
     }
 }
 

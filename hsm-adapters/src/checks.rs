@@ -257,3 +257,26 @@ fn generator(suite: Suite) -> Element {
     };
     Element::new(suite, bytes).expect("as long as the suite's elements")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::software::SoftwareAdapter;
+
+    /// Failed sign recovery: the device's own answers tell.
+    #[test]
+    fn answers_that_refute_each_other_put_the_hsm_session_into_quarantine() {
+        let secrets = FleetSecrets { oprf_seed: [1; 64], device_key_seed: [2; 32] };
+        let adapter = SoftwareAdapter::new(Suite::P256Sha256, &secrets);
+        let checks = Checks::new(None);
+        let mut session = checks.open(&adapter).expect("it is right");
+        let refuted = [Ok(generator(Suite::P256Sha256)), Err(DeviceError::refuted())];
+        let fine =
+            [Err(DeviceError::BadElement), Err(DeviceError::Failed("something else".to_owned()))];
+        assert_eq!(checks.after(&adapter, &mut *session, Seen::of(&fine)), Ok(()));
+        assert_eq!((checks.asked(), checks.wrong()), (1, 0));
+        let quarantined = checks.after(&adapter, &mut *session, Seen::of(&refuted));
+        assert_eq!(quarantined, Err(DeviceError::SessionLost(QUARANTINED.to_owned())));
+        assert_eq!((checks.asked(), checks.wrong()), (1, 1));
+    }
+}

@@ -1,6 +1,11 @@
 //! The TPM adapter against swtpm: what it says of itself, what it keeps, and what happens when the TPM
 //! goes away, hangs or refuses. That it computes rightly is `conformance.rs`.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,6 +159,68 @@ fn a_tpm_that_hangs_meets_its_deadline() {
     drop(session);
     let right = expected(KeyProvision::KeyInsideTweaked, SUITE, &secrets(1), &job);
     assert_eq!(evaluate(&adapter, &[job]), [right]);
+}
+
+/// The kernel's device, played by a terminal in raw mode that somebody carries to swtpm and back.
+fn device_file(swtpm: &Swtpm) -> (PathBuf, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).expect("access");
+    unlockpt(&master).expect("access");
+    let name = ptsname(&master, Vec::new()).expect("a name");
+    let path = PathBuf::from(name.to_str().expect("UTF-8"));
+    // Held open, so that the other end stays there between two HSM sessions.
+    let held: OwnedFd =
+        File::options().read(true).write(true).open(&path).expect("the terminal").into();
+    let mut mode = tcgetattr(&held).expect("a mode");
+    mode.make_raw();
+    tcsetattr(&held, OptionalActions::Now, &mode).expect("raw mode");
+    let mut tpm = TcpStream::connect(swtpm.address()).expect("swtpm");
+    let mut master = File::from(master);
+    std::thread::spawn(move || {
+        // Ends with an error when the test has closed its end.
+        while carry(&mut master, &mut tpm).and_then(|()| carry(&mut tpm, &mut master)).is_ok() {}
+    });
+    (path, held)
+}
+
+/// One message, which has its length in bytes 2 to 5.
+fn carry(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<()> {
+    let mut message = [0; 4096];
+    from.read_exact(&mut message[..6])?;
+    let len = u32::from_be_bytes([message[2], message[3], message[4], message[5]]);
+    let len = usize::try_from(len).expect("a short one").min(message.len());
+    from.read_exact(&mut message[6..len])?;
+    to.write_all(&message[..len])
+}
+
+#[test]
+fn a_device_file_is_as_good_as_a_socket() {
+    if !swtpm_installed() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let swtpm = Swtpm::start(folder.path()).expect("swtpm");
+    let (path, held) = device_file(&swtpm);
+    let config =
+        TpmConfig { timeout: Duration::from_secs(2), ..TpmConfig::new(TpmAddress::Device(path)) };
+    let provision = KeyProvision::KeyInsideTweaked;
+    let adapter = TpmAdapter::open(config, provision, SUITE, &secrets(1)).expect("a TPM");
+    let jobs: Vec<_> = (1..=5).map(|n| evaluation(b"one", multiple(SUITE, n))).collect();
+    let right: Vec<_> =
+        jobs.iter().map(|job| expected(provision, SUITE, &secrets(1), job)).collect();
+    for _ in 0..2 {
+        assert_eq!(evaluate(&adapter, &jobs), right);
+    }
+    let mut session = adapter.open_session().expect("an HSM session");
+    swtpm.freeze(true).expect("it runs");
+    let mut answers = Vec::new();
+    session.evaluate(&jobs[..1], &mut answers);
+    let Some(Err(DeviceError::SessionLost(why))) = answers.pop() else { panic!("it hangs") };
+    assert!(why.contains("no response within 2s"), "{why}");
+    swtpm.freeze(false).expect("it runs");
+    drop((session, held));
 }
 
 #[test]
