@@ -177,15 +177,18 @@ pub fn measure(
     let (points, capacity) = bench.saturate(progress)?;
     found.sessions = points;
     let Some(capacity) = capacity else { return Ok(found) };
-    if bench.stopped() {
-        return Ok(found);
-    }
+    found.capacity = Some(capacity.clone());
     for share in tails::SHARES {
         if bench.stopped() {
             return Ok(found);
         }
         progress.step(|| format!("offered {share} % of its capacity"));
-        found.tails.push(bench.tail(&capacity, share)?);
+        let tail = bench.tail(&capacity, share)?;
+        if bench.stopped() {
+            // Cut short: it would look as if the device had not kept up.
+            return Ok(found);
+        }
+        found.tails.push(tail);
     }
     progress.step(|| "single calls".to_owned());
     found.bare_calls = bench.bare_calls()?;
@@ -206,7 +209,6 @@ pub fn measure(
     {
         found.soak = Some(bench.soak(&capacity, length, progress)?);
     }
-    found.capacity = Some(capacity);
     found.warnings = warnings(&found);
     Ok(found)
 }

@@ -51,7 +51,12 @@ impl Bench<'_> {
                 break;
             }
             progress.step(|| format!("saturated, {sessions} HSM sessions"));
-            match self.point(sessions) {
+            let point = self.point(sessions);
+            if self.stopped() {
+                // Cut short: over the whole time it would look slower than it is.
+                break;
+            }
+            match point {
                 Ok(point) => points.push(point),
                 // The first must work; later ones tell where the device's limit is.
                 Err(error) if points.is_empty() => return Err(error.into()),
