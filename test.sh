@@ -72,7 +72,7 @@ fi
 say "tests"
 # Skips are not silent: what needs softhsm2 or chromium fails without it when this is set.
 export CI="${CI:-true}"
-cargo test --locked --workspace --all-features
+cargo test --locked --workspace --all-features --no-fail-fast
 
 say "simulated schedules"
 # A failing one prints the command that shows it again. Bugs planted on purpose are found in the tests.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -160,10 +161,11 @@ type Answer = Pin<Box<dyn Future<Output = Result<Evaluated, DeviceError>>>>;
 
 fn ask(pool: &HsmPool, asked: &Evaluation) -> Answer {
     let mut answer: Answer = Box::pin(pool.try_reserve().expect("room").evaluate(asked.clone()));
-    // The first poll hands it over.
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(answer.as_mut().poll(&mut context).is_pending());
-    answer
+    // The first poll hands it over, and may find it answered.
+    match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answered) => Box::pin(std::future::ready(answered)),
+        Poll::Pending => answer,
+    }
 }
 
 fn account(n: i64, suite: Suite) -> Evaluation {
