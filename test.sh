@@ -31,6 +31,7 @@ for module in /usr/lib/*/libsoftokn3.so /usr/lib/*/nss/libsoftokn3.so /usr/lib64
   if [ -e "$module" ]; then nss=$module; fi
 done
 [ -n "$nss" ] || missing+=(libnss3)
+command -v swtpm >/dev/null || missing+=(swtpm)
 command -v certutil >/dev/null || missing+=(libnss3-tools)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)

@@ -1,12 +1,15 @@
 //! What evaluations cost on one HSM session: the software adapter in both suites, and SoftHSM in its
-//! key provisions where it is installed. Batches are of elements that share one device key.
+//! key provisions and swtpm (feature `tpm`) where they are installed. Batches are of elements that share one device key.
+//!
+//! And the software adapter's evaluation beside voprf's, singly and in batches of 64 distinct accounts:
+//! decoding and encoding included on both sides, keys ready on both sides, one core.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use vaultmark_hsm::pkcs11::softhsm;
-use vaultmark_hsm::software::evaluate_with_key;
+use vaultmark_hsm::software::{self, ReadyKeys, evaluate_with_key};
 use vaultmark_hsm::{
     Element, Evaluation, FleetSecrets, HsmAdapter, KeyProvision, SoftwareAdapter, Suite,
 };
@@ -14,8 +17,11 @@ use vaultmark_hsm::{
 fn evaluations(criterion: &mut Criterion) {
     let secrets = FleetSecrets { oprf_seed: [1; 64], device_key_seed: [2; 32] };
     for suite in Suite::ALL {
-        measure(criterion, &SoftwareAdapter::new(suite, &secrets), &[1]);
+        measure(criterion, &SoftwareAdapter::new(suite, &secrets), &[1, 8, 64]);
     }
+    beside_voprf(criterion);
+    #[cfg(feature = "tpm")]
+    tpms(criterion, &secrets);
     if softhsm::find_module(None).is_err() {
         return;
     }
@@ -29,6 +35,75 @@ fn evaluations(criterion: &mut Criterion) {
             .expect("a token of our own");
         measure(criterion, &adapter, batches);
     }
+}
+
+/// swtpm, where it is installed.
+#[cfg(feature = "tpm")]
+fn tpms(criterion: &mut Criterion, secrets: &FleetSecrets) {
+    use vaultmark_hsm::tpm::{PROVISIONS, TpmAdapter, suites_of, swtpm::Swtpm};
+    let folder = tempfile::tempdir().expect("a folder");
+    let Ok(swtpm) = Swtpm::start(folder.path()) else { return };
+    for provision in PROVISIONS {
+        for suite in suites_of(provision) {
+            let adapter = TpmAdapter::open(swtpm.config(), provision, *suite, secrets)
+                .expect("a TPM of our own");
+            measure(criterion, &adapter, &[1]);
+        }
+    }
+}
+
+/// Accounts of a batch.
+const BATCH: u64 = 64;
+
+fn beside_voprf(criterion: &mut Criterion) {
+    type Voprf = voprf::Ristretto255;
+    let suite = Suite::Ristretto255Sha512;
+    let elements: Vec<_> = (1..=BATCH).map(|n| job(suite, n).blinded).collect();
+    let keys: Vec<[u8; 32]> = (1..=BATCH)
+        .map(|n| {
+            let seed = [n.to_le_bytes(); 4].concat();
+            let key = voprf::derive_key::<Voprf>(&seed, b"a bench", voprf::Mode::Oprf);
+            key.expect("a key").to_bytes()
+        })
+        .collect();
+    let ours = ReadyKeys::new(suite, &keys).expect("keys");
+    let one = ReadyKeys::new(suite, &keys[..1]).expect("a key");
+    let servers: Vec<_> = keys
+        .iter()
+        .map(|key| voprf::OprfServer::<Voprf>::new_with_key(key).expect("a key"))
+        .collect();
+    let theirs = |n: usize| {
+        let blinded = voprf::BlindedElement::<Voprf>::deserialize(elements[n].as_bytes());
+        servers[n].blind_evaluate(&blinded.expect("an element")).serialize()
+    };
+    let mut results = Vec::with_capacity(elements.len());
+    one.evaluate(&elements[..1], &mut results);
+    assert_eq!(results[0].as_ref().expect("an element").as_bytes(), &theirs(0)[..]);
+
+    let name = format!("ristretto255, {}, beside voprf", software::backend_name(suite));
+    let mut group = criterion.benchmark_group(name);
+    group.bench_function("ours, singly", |bencher| {
+        bencher.iter(|| {
+            results.clear();
+            one.evaluate(black_box(&elements[..1]), &mut results);
+        });
+    });
+    group.bench_function("voprf, singly", |bencher| bencher.iter(|| black_box(theirs(0))));
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("ours, 64 accounts", |bencher| {
+        bencher.iter(|| {
+            results.clear();
+            ours.evaluate(black_box(&elements), &mut results);
+        });
+    });
+    group.bench_function("voprf, 64 accounts", |bencher| {
+        bencher.iter(|| {
+            for n in 0..elements.len() {
+                black_box(theirs(n));
+            }
+        });
+    });
+    group.finish();
 }
 
 fn measure(criterion: &mut Criterion, adapter: &dyn HsmAdapter, batches: &[u64]) {

@@ -1,5 +1,6 @@
 //! What adapter and pool cost on SoftHSM beyond the module's calls, and what batches win: medians of
-//! rounds in which every way takes its turn, so that a busy machine is busy for all of them.
+//! rounds in which every way takes its turn, so that a busy machine is busy for all of them, with the
+//! quartiles beside them. Ratios are of the same round.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,8 +16,11 @@ use vaultmark_hsm::{
     KeyProvision, Pkcs11Adapter, Suite, SystemClock,
 };
 
-const ROUNDS: usize = 7;
-const SPAN: Duration = Duration::from_millis(700);
+/// Enough for quartiles.
+const ROUNDS: usize = 15;
+
+/// Long enough for a hundred evaluations, short enough that a round is over within seconds.
+const SPAN: Duration = Duration::from_millis(200);
 
 /// The same device without batches.
 #[derive(Debug)]
@@ -73,33 +77,46 @@ fn main() {
         let batched: Arc<dyn HsmAdapter> = Arc::clone(&adapter) as _;
         let unbatched: Arc<dyn HsmAdapter> = Arc::new(Unbatched(Arc::clone(&batched)));
         let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut note = |name: String, rate: f64| rates.entry(name).or_default().push(rate);
         for _ in 0..ROUNDS {
             for sessions in [1, 2, 8] {
-                for way in [Way::Bare, Way::CallsAndSigns, Way::Calls] {
-                    let rate = bare(&adapter, way, sessions, &jobs, SPAN, &clock);
-                    let name = format!("{sessions} HSM sessions, {way:?}");
-                    rates.entry(name).or_default().push(rate.expect("evaluations"));
-                }
+                let rate =
+                    |way| bare(&adapter, way, sessions, &jobs, SPAN, &clock).expect("evaluations");
+                let of = |what: &str| format!("{sessions} HSM sessions: {what}");
                 // Enough callers to keep every HSM session busy, and no batches: the bare loop has none.
-                let pool = pooled(&unbatched, sessions, 2 * sessions, &jobs, SPAN, &clock);
-                let name = format!("{sessions} HSM sessions, Pool");
-                rates.entry(name).or_default().push(pool.expect("evaluations"));
+                let pool = pooled(&unbatched, sessions, 8 * sessions, &jobs, SPAN, &clock);
+                let pool = pool.expect("evaluations");
+                let (bare, signs, calls) =
+                    (rate(Way::Bare), rate(Way::CallsAndSigns), rate(Way::Calls));
+                note(of("pool"), pool);
+                note(of("bare loop"), bare);
+                note(of("calls and signs"), signs);
+                note(of("calls"), calls);
+                note(of("pool ÷ bare loop"), pool / bare);
+                note(of("pool ÷ calls and signs"), pool / signs);
+                note(of("pool ÷ calls"), pool / calls);
             }
-            if provision == KeyProvision::KeyInsideTweaked {
-                for (sessions, callers) in [(1, 1), (1, 64), (2, 64)] {
-                    for (name, adapter) in [("batched", &batched), ("unbatched", &unbatched)] {
-                        let rate = pooled(adapter, sessions, callers, &jobs, SPAN, &clock);
-                        let name = format!("{callers} callers, {sessions} HSM sessions, {name}");
-                        rates.entry(name).or_default().push(rate.expect("evaluations"));
-                    }
-                }
+            if provision == KeyProvision::KeyInside {
+                continue;
+            }
+            for (sessions, callers) in [(1, 1), (1, 64), (2, 64)] {
+                let rate = |adapter| {
+                    pooled(adapter, sessions, callers, &jobs, SPAN, &clock).expect("evaluations")
+                };
+                let of = |what: &str| format!("{sessions} HSM sessions, {callers} callers: {what}");
+                let (together, singly) = (rate(&batched), rate(&unbatched));
+                note(of("batched"), together);
+                note(of("unbatched"), singly);
+                note(of("batched ÷ unbatched"), together / singly);
             }
         }
         writeln!(out, "{provision} {suite}").expect("a line");
         for (name, rates) in &mut rates {
             rates.sort_by(f64::total_cmp);
-            let (least, median, most) = (rates[0], rates[ROUNDS / 2], rates[ROUNDS - 1]);
-            writeln!(out, "  {name:44} {median:8.0}/s ({least:.0} to {most:.0})").expect("a line");
+            let (low, median, high) = (rates[ROUNDS / 4], rates[ROUNDS / 2], rates[3 * ROUNDS / 4]);
+            let digits = if name.contains('÷') { 3 } else { 0 };
+            writeln!(out, "  {name:50} {median:9.digits$} ({low:.digits$} to {high:.digits$})")
+                .expect("a line");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::checks::KnownAnswers;
 use crate::x_only::Prepared;
 
 /// The OPRF cipher suite (RFC 9497 §4).
@@ -278,6 +279,27 @@ pub enum DeviceError {
     Failed(String),
 }
 
+/// What a device is told by whose answers do not fit each other.
+const REFUTED: &str = "ECDH results do not fit the device's public key";
+
+impl DeviceError {
+    /// The device's answers do not fit each other: one of them is wrong.
+    pub(crate) fn refuted() -> Self {
+        Self::Failed(REFUTED.to_owned())
+    }
+
+    /// The same, from an HSM session that must not be asked again.
+    pub(crate) fn quarantined() -> Self {
+        Self::SessionLost(format!("{REFUTED}: quarantined"))
+    }
+
+    /// Whether the device was seen to err, by its own answers.
+    #[must_use]
+    pub fn is_refuted(&self) -> bool {
+        matches!(self, Self::Failed(why) | Self::SessionLost(why) if why.starts_with(REFUTED))
+    }
+}
+
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -351,6 +373,12 @@ pub trait HsmAdapter: fmt::Debug + Send + Sync + 'static {
     /// library in this process). The pool then answers for it, abandons the thread and goes on with
     /// another. `None`: the adapter has deadlines of its own.
     fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Questions whose answers are known, for the pool to check the device with. `None`: the host does
+    /// not know any.
+    fn known_answers(&self) -> Option<&KnownAnswers> {
         None
     }
 }

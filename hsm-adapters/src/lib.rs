@@ -7,28 +7,41 @@
 //! evaluated element.
 
 mod blinded;
+pub mod checks;
 pub mod clock;
+#[cfg(feature = "aws")]
+pub mod cloud;
 pub mod device;
 mod edwards;
 mod group;
 mod key;
 pub mod pkcs11;
 pub mod pool;
+pub mod simulated;
 pub mod software;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod watch;
+mod weierstrass;
 mod worker;
 mod x_only;
 #[cfg(feature = "yubihsm")]
 pub mod yubihsm;
 
 pub use blinded::blinded;
+pub use checks::KnownAnswers;
 pub use clock::{Clock, Moment, SimulatedClock, SystemClock};
+#[cfg(feature = "aws")]
+pub use cloud::KmsAdapter;
 pub use device::{
     BareCall, Capabilities, DeviceError, DeviceInfo, Element, Evaluated, Evaluation, FleetSecrets,
     HsmAdapter, HsmSession, KeyProvision, Offer, Suite,
 };
 pub use pkcs11::{AdapterError, Pkcs11Adapter};
 pub use pool::{HsmPool, PoolCounters, Reservation};
+pub use simulated::{ModelSpec, SimulatedAdapter};
 pub use software::SoftwareAdapter;
+#[cfg(feature = "tpm")]
+pub use tpm::{TpmAdapter, TpmConfig, TpmError};
 #[cfg(feature = "yubihsm")]
 pub use yubihsm::YubiHsmAdapter;

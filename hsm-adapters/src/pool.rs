@@ -4,6 +4,8 @@
 //! that has no room: `Busy` is answered at the reservation, never later. What is done when an HSM
 //! session dies is `worker.rs`.
 
+use std::num::NonZeroU32;
+use std::ops::Add;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +13,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+use crate::checks::{CHECKED_DEFAULT, Checks};
 use crate::clock::Clock;
 use crate::device::{BareCall, DeviceError, DeviceInfo, Evaluated, Evaluation, HsmAdapter};
 use crate::watch::{self, Watch};
@@ -35,6 +38,26 @@ pub struct PoolCounters {
     pub failures: u64,
     /// HSM sessions reopened after a loss.
     pub sessions_reopened: u64,
+    /// Questions asked whose answers are known (`checks.rs`); in none of the counters above.
+    pub checks: u64,
+    /// Wrong answers of the device, to such questions or refuted by its own next answer. Each has put
+    /// an HSM session into quarantine.
+    pub wrong_answers: u64,
+}
+
+impl Add for PoolCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            evaluations: self.evaluations + other.evaluations,
+            device_calls: self.device_calls + other.device_calls,
+            failures: self.failures + other.failures,
+            sessions_reopened: self.sessions_reopened + other.sessions_reopened,
+            checks: self.checks + other.checks,
+            wrong_answers: self.wrong_answers + other.wrong_answers,
+        }
+    }
 }
 
 /// Room for one evaluation; given back when dropped.
@@ -49,22 +72,38 @@ impl HsmPool {
     /// `slots_max` evaluations waiting or running.
     ///
     /// # Errors
-    /// Not every HSM session opens: with fewer than were asked for, a run would measure something
-    /// else than it says.
+    /// Not every HSM session opens, or one gives a wrong answer: with fewer than were asked for, a run
+    /// would measure something else than it says.
     pub fn open(
         adapter: Arc<dyn HsmAdapter>,
         sessions: usize,
         slots_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
+        Self::open_checked(adapter, sessions, slots_max, clock, Some(CHECKED_DEFAULT))
+    }
+
+    /// The same with one in `checked` evaluations followed by a question whose answer is known; `None`:
+    /// such questions are asked only when HSM sessions open.
+    ///
+    /// # Errors
+    /// As [`HsmPool::open`].
+    pub fn open_checked(
+        adapter: Arc<dyn HsmAdapter>,
+        sessions: usize,
+        slots_max: usize,
+        clock: Arc<dyn Clock>,
+        checked: Option<NonZeroU32>,
+    ) -> Result<Self, DeviceError> {
         let sessions = sessions.max(1);
+        let checks = Checks::new(checked);
         let opened = (0..sessions)
-            .map(|_| adapter.open_session())
+            .map(|_| checks.open(&*adapter))
             .collect::<Result<Vec<_>, DeviceError>>()?;
         // Bounded by the slots, since every queued job holds one. crossbeam's own bounded channel
         // keeps what is queued when its last receiver goes, and whoever waits for it would hang.
         let (queue, jobs) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::new(sessions));
+        let shared = Arc::new(Shared::new(sessions, checks));
         let mut front = Front {
             adapter: Arc::clone(&adapter),
             queue: Some(queue),
@@ -117,15 +156,13 @@ impl HsmPool {
     /// What the pool has done so far.
     #[must_use]
     pub fn counters(&self) -> PoolCounters {
-        self.front.states.iter().fold(PoolCounters::default(), |sum, state| {
-            let one = state.counters();
-            PoolCounters {
-                evaluations: sum.evaluations + one.evaluations,
-                device_calls: sum.device_calls + one.device_calls,
-                failures: sum.failures + one.failures,
-                sessions_reopened: sum.sessions_reopened + one.sessions_reopened,
-            }
-        })
+        let checks = &self.front.shared.checks;
+        let own = PoolCounters {
+            checks: checks.asked(),
+            wrong_answers: checks.wrong(),
+            ..PoolCounters::default()
+        };
+        self.front.states.iter().map(|state| state.counters()).fold(own, Add::add)
     }
 
     /// Fault injection: takes HSM session `index` (modulo their number) away underneath its thread,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
+use crate::checks::{Checks, Seen};
 use crate::clock::{Clock, Moment};
 use crate::device::{
     BareCall, DeviceError, Element, Evaluated, Evaluation, HsmAdapter, HsmSession,
@@ -78,12 +79,14 @@ impl Caller {
 pub(crate) struct Shared {
     sessions_open: AtomicUsize,
     closed: AtomicBool,
+    pub(crate) checks: Checks,
 }
 
 impl Shared {
     /// All `sessions` HSM sessions are open.
-    pub(crate) fn new(sessions: usize) -> Self {
-        Self { sessions_open: AtomicUsize::new(sessions), closed: AtomicBool::new(false) }
+    pub(crate) fn new(sessions: usize, checks: Checks) -> Self {
+        let sessions_open = AtomicUsize::new(sessions);
+        Self { sessions_open, closed: AtomicBool::new(false), checks }
     }
 
     pub(crate) fn none_is_open(&self) -> bool {
@@ -131,6 +134,7 @@ impl WorkerState {
             device_calls: self.device_calls.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             sessions_reopened: self.sessions_reopened.load(Ordering::Relaxed),
+            ..PoolCounters::default()
         }
     }
 }
@@ -368,6 +372,7 @@ impl Worker {
             return false;
         }
         let evaluation = self.clock.now().since(taken_up);
+        let seen = Seen::of(&self.results);
         self.count(device_calls);
         self.evaluations.clear();
         let mut callers = self.life.callers();
@@ -383,6 +388,17 @@ impl Worker {
                 reply.send(result.map(|element| Evaluated { element, device_wait, evaluation }));
         }
         drop(callers);
+        // After the answers, so that nobody waits for a question but who comes next.
+        if (lost.is_none() || seen.any_wrong())
+            && let Session::Open(session) = &mut self.session
+        {
+            self.life.begin();
+            let trusted = self.shared.checks.after(&*self.adapter, &mut **session, seen);
+            if !self.life.end() {
+                return false;
+            }
+            lost = lost.or(trusted.err().map(why));
+        }
         lost.is_none_or(|why| self.lose(why))
     }
 
@@ -458,7 +474,7 @@ impl Worker {
             return true;
         }
         self.life.begin();
-        let opened = self.adapter.open_session();
+        let opened = self.shared.checks.open(&*self.adapter);
         if !self.life.end() {
             return false;
         }
@@ -470,10 +486,7 @@ impl Worker {
                 self.state.sessions_reopened.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                *why = match error {
-                    DeviceError::SessionLost(why) | DeviceError::Failed(why) => why,
-                    DeviceError::BadElement => error.to_string(),
-                };
+                *why = self::why(error);
                 *reopen_at = self.clock.now().after(*back_off);
                 *back_off = back_off.saturating_mul(2).min(BACK_OFF_MAX);
             }
@@ -496,6 +509,14 @@ impl Drop for Worker {
         for caller in waiting.into_iter().chain(self.next.take().map(|job| job.caller)) {
             caller.refuse(DeviceError::SessionLost("its thread has ended".to_owned()));
         }
+    }
+}
+
+/// A device's words for it.
+fn why(error: DeviceError) -> String {
+    match error {
+        DeviceError::SessionLost(why) | DeviceError::Failed(why) => why,
+        DeviceError::BadElement => error.to_string(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use vaultmark_hsm::Suite;
+use vaultmark_hsm::software::backend_name;
 use vaultmark_results::model::Provenance;
 use vaultmark_targets::priority::Priority;
 
@@ -86,7 +88,7 @@ pub fn provenance(clock: &str, command: String) -> Provenance {
         cpu: field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         cores: cores(),
         cpu_flags: flags_that_matter(&field("flags").unwrap_or_default()),
-        vector_backend: vector_backend().to_owned(),
+        vector_backend: vector_backend(),
         memory_mib: memory_mib(),
         kernel: kernel(),
         governor: governor(),
@@ -103,16 +105,13 @@ fn flags_that_matter(flags: &str) -> String {
     kept.collect::<Vec<_>>().join(" ")
 }
 
-/// The backend curve25519-dalek 4 chooses on this processor.
-fn vector_backend() -> &'static str {
+/// The backend that curve25519-dalek 4 chooses on this processor, and where it evaluates by itself what does.
+fn vector_backend() -> String {
     #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx2") { "avx2" } else { "serial" }
-    }
+    let dalek = if std::arch::is_x86_feature_detected!("avx2") { "avx2" } else { "serial" };
     #[cfg(not(target_arch = "x86_64"))]
-    {
-        "serial"
-    }
+    let dalek = "serial";
+    format!("{dalek}; evaluations by {}", backend_name(Suite::Ristretto255Sha512))
 }
 
 fn memory_mib() -> u64 {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Add;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -152,14 +153,8 @@ impl EmbeddedVault {
     /// What its parts did so far.
     #[must_use]
     pub fn counters(&self) -> EmbeddedCounters {
-        let mut pool = PoolCounters::default();
-        for slot in &self.inner.cores {
-            let one = slot.pool.counters();
-            pool.evaluations += one.evaluations;
-            pool.device_calls += one.device_calls;
-            pool.failures += one.failures;
-            pool.sessions_reopened += one.sessions_reopened;
-        }
+        let pools = self.inner.cores.iter().map(|slot| slot.pool.counters());
+        let pool = pools.fold(PoolCounters::default(), Add::add);
         EmbeddedCounters {
             pool,
             quorum: self.inner.group.counters(),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::checks::KnownAnswers;
 use crate::clock::SystemClock;
 use crate::device::{
     DeviceError, DeviceInfo, Element, Evaluation, FleetSecrets, HsmAdapter, HsmSession,
@@ -126,6 +127,7 @@ pub struct Pkcs11Adapter {
     pace: Option<Arc<Pace>>,
     sessions_default: usize,
     token: Arc<Token>,
+    known_answers: Option<KnownAnswers>,
 }
 
 /// What an adapter is beside its token: what users call it, and how hard it may be driven.
@@ -263,7 +265,9 @@ impl Pkcs11Adapter {
             None => None,
         };
         let sessions_default = setup.workers.unwrap_or_else(cores).max(1);
-        Ok(Self { info, keys: Arc::new(keys), point, pace, sessions_default, token })
+        let known_answers = KnownAnswers::of_seed(provision, suite, secrets);
+        let keys = Arc::new(keys);
+        Ok(Self { info, keys, point, pace, sessions_default, token, known_answers })
     }
 
     /// Label of the token it works on.
@@ -597,6 +601,10 @@ impl HsmAdapter for Pkcs11Adapter {
             // Nothing is shared, so that a batch would only make its first wait for its last.
             Keys::Seed { .. } | Keys::Wrapped { .. } => 1,
         }
+    }
+
+    fn known_answers(&self) -> Option<&KnownAnswers> {
+        self.known_answers.as_ref()
     }
 
     /// Decodes the element and applies the account's tweak: as much work as a third of what the device

@@ -3,7 +3,7 @@
 //! A mechanism that is listed may still be refused (devices in FIPS mode list ECDH and refuse the null key
 //! derivation function), so each provision is really gone through with objects of one HSM session, and
 //! what comes out is compared with the host's own. A module may also crash: it runs in this process, and
-//! no process survives that. [`isolated`](super::isolated) has another process try it, and tells how that
+//! no process survives that. [`isolated()`](super::isolated()) has another process try it, and tells how that
 //! ended.
 
 use std::path::PathBuf;

@@ -315,6 +315,10 @@ impl Profile {
     }
 }
 
+/// What else stands in a device's file and is somebody else's to read: what the device belongs to, what it
+/// costs, and who may see its figures.
+const OTHERS: [&str; 3] = ["family", "price", "publication"];
+
 fn resolve(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<Profile> {
     let text = |key, mistakes: &mut Mistakes| {
         Some(root.require(key, mistakes)?.text(mistakes)?.to_owned())
@@ -364,6 +368,9 @@ fn resolve(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<Profile> {
     let quirks = quirks(root, mistakes);
     let refused = root.list("refused", mistakes, refused);
     let facts = root.list("fact", mistakes, fact);
+    for field in OTHERS {
+        drop(root.take(field));
+    }
     root.finish(mistakes);
     Some(Profile {
         name: name?,

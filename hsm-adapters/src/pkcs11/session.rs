@@ -24,7 +24,7 @@ use super::token::{Seat, Token};
 use crate::device::{BareCall, DeviceError, Element, Evaluation, HsmSession, Suite};
 use crate::group::{Group, P256, Ristretto255};
 use crate::key::{self, OprfSeed};
-use crate::x_only::{self, NONSENSE, Peer, X, XOnlyKey};
+use crate::x_only::{self, Peer, X, XOnlyKey};
 
 /// Answers in a row that fit no key, each under another account's, after which it is the device that is
 /// at fault and not what was kept of the accounts.
@@ -103,19 +103,23 @@ impl Pkcs11Session {
     /// session is given up, and opening the next one evaluates what is known. The pool repeats a failed
     /// batch singly, so that only what is wrong by itself counts.
     fn quarantine(&mut self, jobs: &[Evaluation], results: &mut [Result<Element, DeviceError>]) {
-        let ([_], [Err(DeviceError::Failed(why))]) = (jobs, &*results) else {
+        let ([_], [Err(error)]) = (jobs, &*results) else {
             if results.iter().any(Result::is_ok) {
                 self.faults = 0;
             }
             return;
         };
-        if why != NONSENSE {
+        if !error.is_refuted() {
             return;
         }
         self.faults += 1;
         let wrapped = matches!(*self.keys, Keys::Wrapped { .. });
         if !wrapped || self.faults >= ACCOUNTS_AT_FAULT_MAX {
-            results[0] = Err(DeviceError::SessionLost(format!("{NONSENSE}: quarantined")));
+            results[0] = Err(DeviceError::quarantined());
+        } else {
+            // What was wrapped may be what is wrong.
+            results[0] =
+                Err(DeviceError::Failed("ECDH results do not fit the wrapped key".to_owned()));
         }
     }
 }

@@ -17,6 +17,7 @@ use yubihsm::object::Type;
 use yubihsm::{Capability, asymmetric, hmac, wrap};
 use zeroize::Zeroizing;
 
+use crate::checks::KnownAnswers;
 use crate::clock::Clock;
 use crate::device::{
     DeviceError, DeviceInfo, Element, Evaluation, FleetSecrets, HsmAdapter, HsmSession,
@@ -152,6 +153,7 @@ pub struct YubiHsmAdapter {
     info: DeviceInfo,
     keys: Arc<Keys>,
     device: Arc<Device>,
+    known_answers: Option<KnownAnswers>,
 }
 
 /// What an evaluation needs beside the key in the device.
@@ -224,7 +226,8 @@ impl YubiHsmAdapter {
                 .then(|| "the host sees account keys".to_owned()),
             modelled,
         };
-        let adapter = Self { info, keys: Arc::new(keys), device: Arc::new(device) };
+        let known_answers = KnownAnswers::of_seed(provision, suite, secrets);
+        let adapter = Self { info, keys: Arc::new(keys), device: Arc::new(device), known_answers };
         adapter.check(secrets)?;
         Ok(adapter)
     }
@@ -361,6 +364,10 @@ impl HsmAdapter for YubiHsmAdapter {
             // Nothing is shared, so that a batch would only make its first wait for its last.
             Keys::Seed(_) => 1,
         }
+    }
+
+    fn known_answers(&self) -> Option<&KnownAnswers> {
+        self.known_answers.as_ref()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use p256::elliptic_curve::PrimeField;
 use p256::elliptic_curve::sec1::ToEncodedPoint;
@@ -10,11 +11,15 @@ use tempfile::TempDir;
 use voprf::Mode;
 
 use vaultmark_hsm::pkcs11::{PROVISIONS, Profile, nss, softhsm, suites_of};
+use vaultmark_hsm::simulated::model::{Calls, Service};
 use vaultmark_hsm::software::evaluate_with_key;
 use vaultmark_hsm::{
     AdapterError, DeviceError, Element, Evaluation, FleetSecrets, HsmAdapter, KeyProvision,
-    Pkcs11Adapter, SoftwareAdapter, Suite,
+    ModelSpec, Pkcs11Adapter, SimulatedAdapter, SimulatedClock, SoftwareAdapter, Suite,
 };
+
+#[cfg(feature = "aws")]
+pub(crate) mod cloud;
 
 /// A SoftHSM adapter and the folder its token lies in, which goes when its last adapter has gone.
 pub(crate) struct SoftHsm {
@@ -113,40 +118,34 @@ pub(crate) fn nss_folder() -> Arc<TempDir> {
     })
 }
 
-/// One adapter to be tested, and the folder or the simulator it needs.
+/// Whether swtpm is here, as [`softhsm_installed`].
+#[cfg(feature = "tpm")]
+pub(crate) fn swtpm_installed() -> bool {
+    let installed = std::process::Command::new("swtpm").arg("--version").output().is_ok();
+    if !installed {
+        assert!(std::env::var_os("CI").is_none(), "CI tests swtpm for real");
+        let mut stderr = std::io::stderr().lock();
+        writeln!(stderr, "SKIPPED: swtpm not installed").expect("stderr takes a line");
+    }
+    installed
+}
+
+/// One adapter to be tested, and what it needs.
 pub(crate) struct Device {
     pub(crate) adapter: Arc<dyn HsmAdapter>,
     /// The same, where it wraps account keys.
     pkcs11: Option<Arc<Pkcs11Adapter>>,
     wrapped: Mutex<HashMap<Vec<u8>, Arc<[u8]>>>,
-    _folder: Option<Arc<TempDir>>,
-    #[cfg(feature = "yubihsm")]
-    _simulator: Option<vaultmark_hsm::yubihsm::simulator::Simulator>,
+    _needs: Box<dyn std::any::Any>,
 }
 
 impl Device {
-    fn new(adapter: impl HsmAdapter) -> Self {
-        let (adapter, wrapped) = (Arc::new(adapter), Mutex::default());
-        Self {
-            adapter,
-            pkcs11: None,
-            wrapped,
-            _folder: None,
-            #[cfg(feature = "yubihsm")]
-            _simulator: None,
-        }
+    fn new(adapter: Arc<dyn HsmAdapter>, needs: impl std::any::Any) -> Self {
+        Self { adapter, pkcs11: None, wrapped: Mutex::default(), _needs: Box::new(needs) }
     }
 
     fn pkcs11(adapter: Arc<Pkcs11Adapter>, folder: Arc<TempDir>) -> Self {
-        let pkcs11 = Some(Arc::clone(&adapter));
-        Self {
-            adapter,
-            pkcs11,
-            wrapped: Mutex::default(),
-            _folder: Some(folder),
-            #[cfg(feature = "yubihsm")]
-            _simulator: None,
-        }
+        Self { pkcs11: Some(Arc::clone(&adapter)), ..Self::new(adapter, folder) }
     }
 
     /// The same evaluations, in `KeyInside` with the accounts' keys of [`account_key`], wrapped.
@@ -175,10 +174,13 @@ impl Device {
 
 /// Every adapter × key provision × suite that there is.
 pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
-    let mut devices: Vec<Device> = Suite::ALL
-        .into_iter()
-        .map(|suite| Device::new(SoftwareAdapter::new(suite, secrets)))
-        .collect();
+    let mut devices = Vec::new();
+    for suite in Suite::ALL {
+        let software = Arc::new(SoftwareAdapter::new(suite, secrets));
+        devices.push(Device::new(Arc::clone(&software) as _, ()));
+        devices.push(Device::new(Arc::new(SoftwareAdapter::with_libraries(suite, secrets)), ()));
+        devices.push(Device::new(Arc::new(simulated(software)), ()));
+    }
     if softhsm_installed() {
         for (provision, suite) in offered("softhsm-x25519") {
             let SoftHsm { adapter, folder } = SoftHsm::open(provision, suite, secrets);
@@ -192,17 +194,15 @@ pub(crate) fn devices(secrets: &FleetSecrets) -> Vec<Device> {
             devices.push(Device::pkcs11(Arc::new(adapter), folder));
         }
     }
+    #[cfg(feature = "tpm")]
+    devices.extend(tpms(secrets));
+    #[cfg(feature = "aws")]
+    devices.extend(cloud::adapters(secrets).into_iter().map(|adapter| Device::new(adapter, ())));
     #[cfg(feature = "yubihsm")]
     for provision in vaultmark_hsm::yubihsm::PROVISIONS {
         for suite in vaultmark_hsm::yubihsm::suites_of(provision) {
             let YubiHsm { adapter, simulator } = YubiHsm::open(provision, *suite, secrets);
-            devices.push(Device {
-                adapter,
-                pkcs11: None,
-                wrapped: Mutex::default(),
-                _folder: None,
-                _simulator: Some(simulator),
-            });
+            devices.push(Device::new(adapter, simulator));
         }
     }
     devices
@@ -220,6 +220,36 @@ pub(crate) fn offered(profile: &str) -> Vec<(KeyProvision, Suite)> {
         }
     }
     offered
+}
+
+/// A model of a device that shares work in batches, on a clock that nobody waits for.
+fn simulated(inner: Arc<dyn HsmAdapter>) -> SimulatedAdapter {
+    let service = Service::Fixed(Duration::from_millis(5));
+    let calls = Calls { evaluation: 1, batch: 1 };
+    let model = ModelSpec { calls, ..ModelSpec::new("a device", service) };
+    SimulatedAdapter::new(inner, model, SimulatedClock::start(), 1)
+}
+
+/// A TPM of its own for each: swtpm serves one connection at a time.
+#[cfg(feature = "tpm")]
+fn tpms(secrets: &FleetSecrets) -> Vec<Device> {
+    use vaultmark_hsm::tpm;
+    if !swtpm_installed() {
+        return Vec::new();
+    }
+    let every = tpm::PROVISIONS.into_iter().flat_map(|provision| {
+        tpm::suites_of(provision).iter().map(move |suite| (provision, *suite))
+    });
+    every
+        .map(|(provision, suite)| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let swtpm = tpm::swtpm::Swtpm::start(folder.path()).expect("swtpm");
+            let adapter = tpm::TpmAdapter::open(swtpm.config(), provision, suite, secrets)
+                .expect("a TPM of our own");
+            // In this order: the folder goes last.
+            Device::new(Arc::new(adapter), (swtpm, folder))
+        })
+        .collect()
 }
 
 /// What a device of this provision must answer, computed without any device's code.

@@ -42,15 +42,48 @@ pub struct DeviceSpec {
 pub enum DeviceReach {
     /// A PKCS#11 module; the rest of the file is its adapter's to read.
     Pkcs11,
-    /// A YubiHSM 2 behind a connector.
-    YubiHsm {
-        /// `http://127.0.0.1:12345`.
-        connector: String,
-        /// Id of the authentication key.
-        authentication_key: u16,
-        /// Where its password is.
-        password: SecretSource,
+    /// A YubiHSM 2.
+    YubiHsm(YubiHsmReach),
+    /// A TPM 2.0.
+    Tpm(TpmReach),
+    /// AWS KMS.
+    AwsKms(AwsKmsReach),
+    /// A device model around another device.
+    Simulated {
+        /// A shipped model's name, or the path of one.
+        model: String,
+        /// The device that computes, as it is named elsewhere.
+        device: String,
     },
+}
+
+/// A YubiHSM 2 behind a connector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct YubiHsmReach {
+    /// `http://127.0.0.1:12345`.
+    pub connector: String,
+    /// Id of the authentication key.
+    pub authentication_key: u16,
+    /// Where its password is.
+    pub password: SecretSource,
+}
+
+/// A TPM 2.0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmReach {
+    /// `/dev/tpmrm0`, or the address of an emulator's command port.
+    pub device: String,
+    /// Where the owner's authorisation is; `None`: it is empty.
+    pub auth: Option<SecretSource>,
+}
+
+/// AWS KMS, or what speaks like it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsKmsReach {
+    /// `None`: what the environment says, or the service itself.
+    pub endpoint: Option<String>,
+    /// For example `eu-central-1`; `None`: what the environment says.
+    pub region: Option<String>,
 }
 
 /// Where a secret is. Never in the file itself.
@@ -64,7 +97,7 @@ pub enum SecretSource {
     Prompt,
 }
 
-const FAMILIES: [&str; 2] = ["pkcs11", "yubihsm"];
+const FAMILIES: [&str; 5] = ["pkcs11", "yubihsm", "tpm", "aws-kms", "simulated"];
 const BASES: [(&str, Basis); 3] = [
     ("month", Basis::Month),
     ("purchase", Basis::Purchase),
@@ -113,7 +146,10 @@ fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<DeviceSpec> {
     let reach = match family {
         // What else stands in it is told by who reads it; only these are this file's.
         Some("pkcs11") | None => Some(DeviceReach::Pkcs11),
-        Some(_) => yubihsm(&mut root, mistakes),
+        Some("yubihsm") => yubihsm(&mut root, mistakes),
+        Some("tpm") => tpm(&mut root, mistakes),
+        Some("aws-kms") => aws_kms(&mut root, mistakes),
+        Some(_) => simulated(&mut root, mistakes),
     };
     if family.is_some_and(|family| family != "pkcs11") {
         root.finish("a device's file", mistakes);
@@ -133,11 +169,49 @@ fn yubihsm(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReac
     let key = root.take("authentication_key").map(|field| field.integer(1..=u16::MAX, mistakes));
     let password = secret(root, ("password_file", "password_env"), mistakes)
         .map(|source| source.unwrap_or(SecretSource::Prompt));
-    Some(DeviceReach::YubiHsm {
+    Some(DeviceReach::YubiHsm(YubiHsmReach {
         connector: connector?,
         authentication_key: key.unwrap_or(Some(1))?,
         password: password?,
-    })
+    }))
+}
+
+fn tpm(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
+    let example = "device = \"/dev/tpmrm0\", or \"127.0.0.1:2321\"";
+    let device = root.require("device", example, mistakes);
+    let device = device.and_then(|field| some_text(&field, example, mistakes));
+    let auth = secret(root, ("auth_file", "auth_env"), mistakes);
+    Some(DeviceReach::Tpm(TpmReach { device: device?, auth: auth? }))
+}
+
+fn aws_kms(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
+    let region = root.take("region");
+    let region = region.map(|field| some_text(&field, "region = \"eu-central-1\"", mistakes));
+    let endpoint = root.take("endpoint");
+    let example = "endpoint = \"http://127.0.0.1:4566\", of an emulator";
+    let endpoint = endpoint.map(|field| some_text(&field, example, mistakes));
+    Some(DeviceReach::AwsKms(AwsKmsReach {
+        endpoint: endpoint.map_or(Some(None), |endpoint| endpoint.map(Some))?,
+        region: region.map_or(Some(None), |region| region.map(Some))?,
+    }))
+}
+
+fn simulated(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReach> {
+    let example = "model = \"yubihsm2\", or the path of a model's file";
+    let model = root.require("model", example, mistakes);
+    let model = model.and_then(|field| some_text(&field, example, mistakes));
+    let device = root.take("device").map(|field| {
+        let allowed = "a device that computes, such as \"software\" or \"softhsm:seed-inside\"";
+        let text = some_text(&field, allowed, mistakes)?;
+        if text.contains(".toml") {
+            // One model around another is no device that anybody has.
+            field.wrong(format!("{} is a file", quoted(&text)), allowed, mistakes);
+            return None;
+        }
+        Some(text)
+    });
+    let device = device.unwrap_or_else(|| Some("software".to_owned()));
+    Some(DeviceReach::Simulated { model: model?, device: device? })
 }
 
 /// Where a secret is: `Some(None)` where nothing is said.
@@ -251,6 +325,15 @@ mod tests {
             &["is empty", "password_env beside password_file"],
         );
         check(
+            "name = \"a\"\nfamily = \"tpm\"\ndevice = \"\"\nauth_file = \"a\"\nauth_env = \"B\"",
+            &["is empty", "auth_env beside auth_file"],
+        );
+        check(
+            "name = \"a\"\nfamily = \"aws-kms\"\nregion = \"\"\nendpont = \"x\"",
+            &["is empty", "did you mean \"endpoint\"?"],
+        );
+        check("name = \"a\"\nfamily = \"simulated\"\ndevice = \"b.toml\"", &["model", "is a file"]);
+        check(
             "name = \"a\"\npublication = \"all\"\n[price]\namount = -1.0\ncurrency = \"eur\"\nbasis = \"purchase\"",
             &["who may see a card", "out of range", "is no currency", "how many months"],
         );
@@ -266,8 +349,8 @@ mod tests {
                     [price]\namount = 650\ncurrency = \"EUR\"\nbasis = \"purchase\"\namortise_months = 36";
         let spec = DeviceSpec::parse("d.toml", text).expect("no mistakes");
         let (connector, password) = ("127.0.0.1".to_owned(), SecretSource::Prompt);
-        let reach = DeviceReach::YubiHsm { connector, authentication_key: 1, password };
-        assert_eq!(spec.reach, reach);
+        let reach = YubiHsmReach { connector, authentication_key: 1, password };
+        assert_eq!(spec.reach, DeviceReach::YubiHsm(reach));
         assert_eq!(spec.publication, Publication::Public);
         assert_eq!(spec.price.and_then(|price| price.amortise_months), Some(36));
         let text = "name = \"luna\"\nlibrary = \"/usr/lib/libCryptoki2_64.so\"";

@@ -20,7 +20,7 @@ use std::time::Duration;
 use vaultmark_hsm::Suite;
 use vaultmark_targets::{Fault, Operation};
 
-pub use device::{DeviceReach, DeviceSpec, SecretSource};
+pub use device::{AwsKmsReach, DeviceReach, DeviceSpec, SecretSource, TpmReach, YubiHsmReach};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::ScenarioFile;
 pub use fleet::FleetSpec;

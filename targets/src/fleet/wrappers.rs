@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use vaultmark_hsm::clock::{Sleep, nanos};
 use vaultmark_hsm::{
-    Clock, DeviceError, DeviceInfo, Element, Evaluation, HsmAdapter, HsmSession, Moment,
+    Clock, DeviceError, DeviceInfo, Element, Evaluation, HsmAdapter, HsmSession, KnownAnswers,
+    Moment,
 };
 
 /// A device each of whose evaluations takes longer, by a time that changes while it works.
@@ -59,6 +60,10 @@ impl HsmAdapter for SlowDevice {
 
     fn deadline(&self) -> Option<Duration> {
         self.inner.deadline()
+    }
+
+    fn known_answers(&self) -> Option<&KnownAnswers> {
+        self.inner.known_answers()
     }
 }
 

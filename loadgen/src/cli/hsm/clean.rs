@@ -7,6 +7,7 @@ use vaultmark_hsm::{Clock, SystemClock};
 
 use super::{CleanArgs, find, prompt};
 use crate::cli::{Exit, Ui};
+use crate::devices::{Asking, run_label};
 
 /// Removes it.
 pub(super) fn clean(args: &CleanArgs, ui: &mut Ui) -> Exit {
@@ -21,7 +22,14 @@ pub(super) fn clean(args: &CleanArgs, ui: &mut Ui) -> Exit {
             return Exit::Error;
         }
     };
-    match device.clean(args.dry_run, args.pin_at_risk, &clock, &*prompt()) {
+    let asking = Asking {
+        text: &args.device,
+        run: &run_label(),
+        pin_at_risk: args.pin_at_risk,
+        clock: &clock,
+        prompt: &*prompt(),
+    };
+    match device.clean(&asking, args.dry_run) {
         Ok(labels) if args.json => {
             ui.json(&json!({ "device": device.name, "removed": !args.dry_run, "objects": labels }));
             Exit::Pass

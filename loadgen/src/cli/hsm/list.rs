@@ -49,7 +49,7 @@ pub(super) fn list(args: &HsmListArgs, ui: &mut Ui) -> Exit {
         let devices: Vec<_> = std::iter::once(own).chain(devices).collect();
         let families: Vec<_> = FAMILIES
             .iter()
-            .map(|it| json!({ "family": it.name, "what": it.what, "built_in": it.built_in }))
+            .map(|it| json!({ "family": it.name, "what": it.what, "built_in": it.missing.is_none() }))
             .collect();
         ui.json(&json!({ "devices": devices, "families": families }));
         return Exit::Pass;
@@ -64,12 +64,10 @@ pub(super) fn list(args: &HsmListArgs, ui: &mut Ui) -> Exit {
         row(&profile.name, &profile.title, &profile.tried);
     }
     text += "\nFamilies that a file of your own may name (family = \"…\")\n";
-    for Family { name, what, built_in } in FAMILIES {
-        let missing = if built_in {
-            String::new()
-        } else {
-            format!("  (not in this build: cargo build --features {name})")
-        };
+    for Family { name, what, missing } in FAMILIES {
+        let missing = missing.map_or_else(String::new, |feature| {
+            format!("  (not in this build: cargo build --release --features {feature})")
+        });
         let _written = writeln!(text, "  {name:<16} {what}{missing}").is_ok();
     }
     text += "\nvaultmark hsm list NAME prints a profile to begin a file with; vaultmark hsm probe NAME asks the device.\n";

@@ -8,7 +8,7 @@ use vaultmark_hsm::{Capabilities, Clock, SystemClock};
 
 use super::{ProbeArgs, find, prompt};
 use crate::cli::{Exit, Ui};
-use crate::devices::run_label;
+use crate::devices::{Asking, run_label};
 
 /// Asks it.
 pub(super) fn probe(args: &ProbeArgs, ui: &mut Ui) -> Exit {
@@ -41,7 +41,14 @@ pub(super) fn probe(args: &ProbeArgs, ui: &mut Ui) -> Exit {
             ui.note(&line);
         }
     }
-    match device.probe(&args.device, &run, args.pin_at_risk, &clock, &*prompt) {
+    let asking = Asking {
+        text: &args.device,
+        run: &run,
+        pin_at_risk: args.pin_at_risk,
+        clock: &clock,
+        prompt: &*prompt,
+    };
+    match device.probe(&asking) {
         Ok(found) if args.json => {
             let offers: Vec<_> = found
                 .offers
