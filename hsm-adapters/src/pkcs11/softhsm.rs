@@ -75,9 +75,7 @@ pub fn open(
     suite: Suite,
     secrets: &FleetSecrets,
 ) -> Result<Pkcs11Adapter, AdapterError> {
-    // It has the keys of both curves.
-    let mut profile = Profile::shipped("softhsm-x25519").expect("it is shipped");
-    NAME.clone_into(&mut profile.name);
+    let profile = Profile::shipped(NAME).expect("it is shipped");
     supported(NAME, provision, suite)?;
     profile.offers(provision, suite)?;
     let options = Pkcs11Options { folder: Some(folder.to_owned()), ..Pkcs11Options::default() };

@@ -3,20 +3,21 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use vaultmark_hsm::pkcs11::{self, Profile, RunLabel};
 use vaultmark_hsm::simulated::shipped;
 use vaultmark_hsm::{Capabilities, Clock, FleetSecrets, HsmAdapter, KeyProvision, Suite};
 use vaultmark_results::card::{Price, Publication};
 
-use crate::scenario::{DeviceReach, DeviceSpec, Diagnostics};
+use crate::scenario::{DeviceReach, DeviceSpec, Diagnostics, HsmChoice};
 
 #[cfg(feature = "aws")]
 mod aws_kms;
 #[cfg(not(all(feature = "aws", feature = "tpm", feature = "yubihsm")))]
 mod missing;
 mod pkcs11_module;
+#[cfg(any(feature = "tpm", feature = "yubihsm"))]
 mod secret;
 mod simulated;
 mod software;
@@ -184,9 +185,11 @@ impl std::error::Error for DeviceMistake {}
 
 /// Every device that comes with the program.
 #[must_use]
-pub fn names() -> Vec<String> {
-    let own = std::iter::once("software").chain(Profile::names()).map(str::to_owned);
-    own.chain(shipped::SHIPPED.map(|(name, _)| format!("{SIMULATED}{name}"))).collect()
+pub fn names() -> Vec<&'static str> {
+    static MODELS: LazyLock<[String; shipped::SHIPPED.len()]> =
+        LazyLock::new(|| shipped::SHIPPED.map(|(name, _)| format!("{SIMULATED}{name}")));
+    let own = std::iter::once("software").chain(Profile::names());
+    own.chain(MODELS.iter().map(String::as_str)).collect()
 }
 
 /// The label of what this process creates in devices.
@@ -206,6 +209,47 @@ pub fn split(text: &str) -> (&str, Option<KeyProvision>) {
         Some((name, known))
     });
     split.map_or((text, None), |(name, provision)| (name, Some(provision)))
+}
+
+/// The same for one replica of a fleet: in a file's path `{replica}` stands for its number.
+#[must_use]
+pub fn of_replica(text: &str, replica: u32) -> String {
+    text.replace("{replica}", &replica.to_string())
+}
+
+/// Opens the device of one replica of a vault. What it creates there is labelled `vaultmark-<run>-<replica>`
+/// and goes with the adapter: the secrets are the fleet's, and come back with it.
+///
+/// # Errors
+/// What is wrong with its name or file, or in the device's own words.
+pub fn open_for_vault(
+    choice: &HsmChoice,
+    suite: Suite,
+    secrets: &FleetSecrets,
+    (run, replica): (&str, u32),
+    folder: &Path,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn HsmAdapter>, String> {
+    let device = Device::find(&of_replica(&choice.name(), replica));
+    let device = device.map_err(|mistake| mistake.to_string())?;
+    let run = RunLabel::new(&format!("{run}-{replica}"));
+    let nobody = |what: &str| -> std::io::Result<_> {
+        let why = format!("a vault asks nobody for {what}: name a file or a variable");
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, why))
+    };
+    let opening = Opening {
+        provision: choice.provision,
+        suite,
+        secrets,
+        run: run.as_ref(),
+        folder,
+        sessions_max: None,
+        rate_max: None,
+        pin_at_risk: false,
+        clock,
+        prompt: &nobody,
+    };
+    device.open(&opening).map(|opened| opened.adapter)
 }
 
 impl Device {

@@ -161,7 +161,7 @@ pub fn measure(
     stop: &Stop,
     progress: &mut Progress,
 ) -> Result<Findings, BenchError> {
-    let questions = Arc::new(Questions::new(adapter.info().suite, ask.seed));
+    let questions = Arc::new(Questions::new(&**adapter, ask.seed)?);
     let bench = Bench { adapter, ask, clock, stop, questions };
     let mut found = Findings {
         sessions: Vec::new(),

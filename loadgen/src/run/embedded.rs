@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
-use vaultmark_hsm::pkcs11::softhsm;
-use vaultmark_hsm::software::SoftwareAdapter;
-use vaultmark_hsm::{FleetSecrets, HsmAdapter, Suite};
+use vaultmark_hsm::FleetSecrets;
 use vaultmark_results::bundle::BundleError;
 use vaultmark_results::model::{DeviceResult, Hsm, Quantiles, QuorumResult};
 use vaultmark_results::units;
@@ -19,10 +17,11 @@ use vaultmark_targets::{Fault, embedded};
 
 use super::faults::{Injection, Injector};
 use super::{Around, Bench, Done, LEAD, RunError};
+use crate::devices::open_for_vault;
 use crate::engine::GuessCheck;
 use crate::host;
 use crate::innocence;
-use crate::scenario::{Fidelity, HsmChoice, TargetSpec};
+use crate::scenario::{Fidelity, TargetSpec};
 
 /// Why the target of a run does not come up.
 #[derive(Debug)]
@@ -137,11 +136,6 @@ fn start(
     else {
         unreachable!("only an embedded vault is started")
     };
-    // What suits the device: ristretto255 where nothing stands against it, else what tokens have.
-    let suite = suite.unwrap_or(match hsm {
-        HsmChoice::Software => Suite::Ristretto255Sha512,
-        HsmChoice::SoftHsm(_) => Suite::P256Sha256,
-    });
     let config = EmbeddedConfig {
         replicas: *replicas,
         durable: *durable,
@@ -153,16 +147,12 @@ fn start(
         },
         seed: scenario.seed,
         runtime: Some(runtime.handle().clone()),
-        ..EmbeddedConfig::new(folder.join("log"), suite)
+        ..EmbeddedConfig::new(folder.join("log"), *suite)
     };
     let tokens = folder.join("tokens");
-    let device = |_replica: u32, secrets: &FleetSecrets| -> Result<Arc<dyn HsmAdapter>, _> {
-        Ok(match hsm {
-            HsmChoice::Software => Arc::new(SoftwareAdapter::new(suite, secrets)),
-            HsmChoice::SoftHsm(provision) => {
-                Arc::new(softhsm::open(&tokens, None, *provision, suite, secrets)?)
-            }
-        })
+    let (run, clock) = (std::process::id().to_string(), &bench.clock);
+    let device = |replica: u32, secrets: &FleetSecrets| {
+        open_for_vault(hsm, *suite, secrets, (&run, replica), &tokens, clock).map_err(Into::into)
     };
     Ok(EmbeddedVault::start(config, Arc::clone(&bench.clock), &device)?)
 }

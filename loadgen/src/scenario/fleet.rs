@@ -200,7 +200,13 @@ fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<FleetSpec> {
     root.finish("a fleet", mistakes);
     let name = name?;
     let (network_name, network) = network?;
-    let (hsm, suite) = device?;
+    let (mut hsm, suite) = device?;
+    if Path::new(&hsm.device).extension().is_some() {
+        // The fleet's own file lies elsewhere.
+        let absolute = std::path::absolute(&hsm.device).ok();
+        hsm.device =
+            absolute.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or(hsm.device);
+    }
     Some(FleetSpec {
         folder: folder.map_or_else(
             || Some(Path::new("fleets").join(&name)),

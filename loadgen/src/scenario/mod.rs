@@ -17,7 +17,7 @@ mod write;
 
 use std::time::Duration;
 
-use vaultmark_hsm::Suite;
+use vaultmark_hsm::{KeyProvision, Suite};
 use vaultmark_targets::{Fault, Operation};
 
 pub use device::{AwsKmsReach, DeviceReach, DeviceSpec, SecretSource, TpmReach, YubiHsmReach};
@@ -87,8 +87,8 @@ pub enum TargetSpec {
         durable: bool,
         /// Device under every replica.
         hsm: HsmChoice,
-        /// OPRF suite; `None`: what suits the device.
-        suite: Option<Suite>,
+        /// OPRF suite.
+        suite: Suite,
         /// HSM sessions a replica; `None`: the adapter's own number.
         hsm_sessions: Option<u32>,
     },
@@ -105,13 +105,37 @@ pub struct RemoteSpec {
     pub fleet: Option<String>,
 }
 
-/// The `hsm` of a scenario, or `--hsm`.
+/// The `hsm` of a scenario, or `--hsm`: a device that `vaultmark hsm list` names, or a file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HsmChoice {
+pub struct HsmChoice {
+    /// Its name, or the path of its file, in which `{replica}` stands for the replica's number.
+    pub device: String,
+    /// What stays inside.
+    pub provision: KeyProvision,
+}
+
+impl HsmChoice {
+    /// A device in a provision.
+    #[must_use]
+    pub fn new(device: impl Into<String>, provision: KeyProvision) -> Self {
+        Self { device: device.into(), provision }
+    }
+
     /// The processor; the host plays the firmware.
-    Software,
-    /// A SoftHSM token that vaultmark makes for itself.
-    SoftHsm(vaultmark_hsm::KeyProvision),
+    #[must_use]
+    pub fn software() -> Self {
+        Self::new("software", KeyProvision::Firmware)
+    }
+
+    /// The device as users type it, with its provision.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.provision == KeyProvision::Firmware {
+            // What offers it offers nothing else.
+            return self.device.clone();
+        }
+        format!("{}:{}", self.device, self.provision)
+    }
 }
 
 /// Accounts registered before the run.

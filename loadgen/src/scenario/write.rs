@@ -82,9 +82,7 @@ fn target(out: &mut String, target: &TargetSpec) -> fmt::Result {
         TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions } => {
             writeln!(out, "kind = \"embedded\"\nreplicas = {replicas}\ndurable = {durable}")?;
             writeln!(out, "hsm = {}", text(&hsm.name()))?;
-            if let Some(suite) = suite {
-                writeln!(out, "suite = {}", text(suite.name()))?;
-            }
+            writeln!(out, "suite = {}", text(suite.name()))?;
             // Without it a replica takes the adapter's own number, which the machine decides.
             hsm_sessions.map_or(Ok(()), |sessions| writeln!(out, "hsm_sessions = {sessions}"))
         }

@@ -31,6 +31,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{Access, DEADLINE_DEFAULT};
 use crate::clock::{Clock, nanos};
+use crate::device::Secret;
 
 use kms::{Kms, Refusal};
 
@@ -54,6 +55,8 @@ const TARGET_PREFIX: &str = "TrentService.";
 /// How an emulator behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where it listens; port 0: any that is free.
+    pub address: SocketAddr,
     /// How long a cryptographic request takes at least.
     pub latency: Latency,
     /// Cryptographic requests a second; more are answered with ThrottlingException. `None`: no quota.
@@ -75,7 +78,13 @@ pub struct Faults {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { latency: Latency::Off, quota_per_s: None, seed: 0, faults: Faults::default() }
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            latency: Latency::Off,
+            quota_per_s: None,
+            seed: 0,
+            faults: Faults::default(),
+        }
     }
 }
 
@@ -96,7 +105,7 @@ pub struct Counters {
 pub struct Emulator {
     endpoint: String,
     access_key_id: String,
-    secret_access_key: String,
+    secret_access_key: Secret,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
 }
@@ -117,11 +126,15 @@ struct Shared {
 }
 
 impl Emulator {
-    /// Starts one on a free port of 127.0.0.1, with credentials of its own.
+    /// Starts one, with credentials of its own.
     ///
     /// # Errors
-    /// The system gives no port or no thread.
+    /// The address is not this machine's own, or the system gives no port or no thread.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        if !config.address.ip().is_loopback() {
+            let why = format!("{} is not a loopback address", config.address);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         // Made before anybody waits for it.
         kms::wrapping_key();
         let threads = crate::software::cores();
@@ -131,14 +144,13 @@ impl Emulator {
             .enable_io()
             .enable_time()
             .build()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = runtime.block_on(TcpListener::bind(address))?;
+        let listener = runtime.block_on(TcpListener::bind(config.address))?;
         let endpoint = format!("http://{}", listener.local_addr()?);
+        let access_key_id = "VAULTMARKEMULATOR".to_owned();
         // Made up for this process; whoever has them may use an emulator that ends with it.
         let mut chance = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut chance);
-        let access_key_id = "VAULTMARKEMULATOR".to_owned();
-        let secret_access_key = STANDARD.encode(chance);
+        let secret_access_key: Secret = STANDARD.encode(chance).into();
         let shared = Arc::new(Shared {
             kms: Kms::new(REGION),
             quota: latency::Quota::new(config.quota_per_s, clock.now()),
@@ -168,7 +180,7 @@ impl Emulator {
             endpoint: Some(self.endpoint.clone()),
             region: REGION.to_owned(),
             access_key_id: self.access_key_id.clone(),
-            secret_access_key: self.secret_access_key.clone().into(),
+            secret_access_key: self.secret_access_key.clone(),
             session_token: None,
             deadline: DEADLINE_DEFAULT,
             modelled: Some(self.modelled()),

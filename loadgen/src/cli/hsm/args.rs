@@ -177,19 +177,22 @@ pub struct CleanArgs {
 Examples:
   vaultmark hsm simulate yubihsm
   vaultmark hsm simulate yubihsm --listen 127.0.0.1:12345 --service-time off --for 10m
+  vaultmark hsm simulate aws-kms --service-time 10ms --for 10m
 
-The simulator speaks a connector's HTTP and the device's own protocol. Authentication key 1 has the password that
-VAULTMARK_YUBIHSM_PASSWORD names, and \"password\" otherwise, as a factory-new device.")]
+The YubiHSM simulator speaks a connector's HTTP and the device's own protocol. Authentication key 1 has the password that
+VAULTMARK_YUBIHSM_PASSWORD names, and \"password\" otherwise, as a factory-new device. The emulator of AWS KMS prints the variables that let the
+SDK in; its credentials are new each time.")]
 pub struct SimulateArgs {
     /// Which device
-    #[arg(value_parser = ["yubihsm"])]
+    #[arg(value_parser = ["yubihsm", "aws-kms"])]
     pub device: String,
-    /// Where to listen; addresses of this machine only
-    #[arg(long, default_value = "127.0.0.1:12345")]
-    pub listen: SocketAddr,
-    /// How long a command with a key takes: published, off, or a duration such as 10ms. Modelled
-    #[arg(long, default_value = "published", value_name = "TIME")]
-    pub service_time: String,
+    /// Where to listen; addresses of this machine only [default: 127.0.0.1:12345, of aws-kms 127.0.0.1:4599]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// How long a command with a key takes: published (yubihsm only), off, or a duration such as 10ms. Modelled
+    /// [default: published, of aws-kms off]
+    #[arg(long, value_name = "TIME")]
+    pub service_time: Option<String>,
     /// End after so long, for example 30m [default: with Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub bound: Option<Duration>,

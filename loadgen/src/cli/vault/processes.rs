@@ -10,10 +10,9 @@ use rustix::process::{
 };
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
-use vaultmark_hsm::pkcs11::softhsm;
-use vaultmark_hsm::{Clock, HsmAdapter, SoftwareAdapter, SystemClock};
+use vaultmark_hsm::{Clock, SystemClock};
 use vaultmark_targets::fleet::{
-    ClientRole, FleetKeys, Replica, ReplicaClient, ReplicaClientConfig, ReplicaConfig,
+    ClientRole, Replica, ReplicaClient, ReplicaClientConfig, ReplicaConfig,
 };
 use vaultmark_targets::quorum::Start;
 use vaultmark_targets::relay::tokens::TokenKey;
@@ -23,8 +22,8 @@ use vaultmark_targets::vault::ServerLimits;
 use super::args::{PartArgs, ReplicaArgs};
 use super::files::Fleet;
 use crate::cli::{Exit, Ui};
-use crate::scenario::HsmChoice;
-use crate::scenario::fleet::RelayLimits;
+use crate::devices::open_for_vault;
+use crate::scenario::fleet::{FleetSpec, RelayLimits};
 
 /// Evaluations waiting or running at a replica's device: as in the embedded vault.
 const SLOTS_MAX: usize = 4_096;
@@ -70,8 +69,11 @@ fn run_replica(args: &ReplicaArgs, ui: &mut Ui) -> Result<Exit, String> {
         // Elections and delays need chance of their own in each life, and no secrets are made of it.
         seed: rand::RngCore::next_u64(&mut OsRng),
     };
-    let device = device(&fleet, &keys, number)?;
     let clock: Arc<dyn Clock> = clock;
+    let FleetSpec { name, hsm, suite, .. } = &fleet.spec;
+    // Not in the replica's folder: a device outlives the disk of its host.
+    let tokens = fleet.folder.join(format!("tokens-{number}"));
+    let device = open_for_vault(hsm, *suite, keys.secrets(), (name, number), &tokens, &clock)?;
     let replica = Replica::start(config, &keys, device, Arc::clone(&clock), &mut OsRng)
         .map_err(|error| error.to_string())?;
     // What listens and who: all that `up` waits for.
@@ -163,19 +165,6 @@ fn upstream(fleet: &Fleet, site: usize, clock: &Arc<dyn Clock>, on: &Handle) -> 
         ReplicaClient::new(config, on)
     };
     (1..).zip(&fleet.addresses).map(client).collect()
-}
-
-fn device(fleet: &Fleet, keys: &FleetKeys, number: u32) -> Result<Arc<dyn HsmAdapter>, String> {
-    let (suite, secrets) = (fleet.spec.suite, keys.secrets());
-    Ok(match &fleet.spec.hsm {
-        HsmChoice::Software => Arc::new(SoftwareAdapter::new(suite, secrets)),
-        HsmChoice::SoftHsm(provision) => {
-            // Not in the replica's folder: a device outlives the disk of its host.
-            let tokens = fleet.folder.join(format!("tokens-{number}"));
-            let device = softhsm::open(&tokens, None, *provision, suite, secrets);
-            Arc::new(device.map_err(|error| error.to_string())?)
-        }
-    })
 }
 
 /// Memory holds the fleet's keys: it is never written to a core file, nobody else may look into it,

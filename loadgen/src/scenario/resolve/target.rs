@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use vaultmark_hsm::{KeyProvision, Suite, pkcs11};
+use vaultmark_hsm::Suite;
 
 use super::{DAY, IN_FLIGHT_MAX, NANOSECOND, TIMEOUT_MAX, TypedTarget};
+use crate::devices::{Device, DeviceMistake, names, of_replica, split};
 use crate::scenario::node::quoted;
 use crate::scenario::reader::{Field, Mistakes, Section};
 use crate::scenario::{HsmChoice, RemoteSpec, TargetSpec};
@@ -13,41 +14,6 @@ use crate::scenario::{HsmChoice, RemoteSpec, TargetSpec};
 const REPLICAS: [u32; 4] = [1, 3, 5, 7];
 /// Network HSMs stop at some thousand HSM sessions a partition; a thread each is our own limit.
 pub(in crate::scenario) const HSM_SESSIONS_MAX: u32 = 1_024;
-
-impl HsmChoice {
-    /// Every device there is, as users type it.
-    pub const NAMES: [&'static str; 4] =
-        ["software", "softhsm", "softhsm:key-inside-tweaked", "softhsm:seed-inside"];
-
-    /// The device as users type it, with its provision where it has several.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::Software => "software".to_owned(),
-            Self::SoftHsm(provision) => format!("softhsm:{provision}"),
-        }
-    }
-
-    /// The suites it evaluates, the one it takes unasked first.
-    #[must_use]
-    pub const fn suites(&self) -> &'static [Suite] {
-        match self {
-            Self::Software => &[Suite::Ristretto255Sha512, Suite::P256Sha256],
-            Self::SoftHsm(provision) => pkcs11::suites_of(*provision),
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "software" => Some(Self::Software),
-            "softhsm" | "softhsm:key-inside-tweaked" => {
-                Some(Self::SoftHsm(KeyProvision::KeyInsideTweaked))
-            }
-            "softhsm:seed-inside" => Some(Self::SoftHsm(KeyProvision::SeedInside)),
-            _ => None,
-        }
-    }
-}
 
 pub(super) fn target(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarget> {
     let mut section =
@@ -169,28 +135,52 @@ fn embedded(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Target
         replicas: replicas?,
         durable: durable.unwrap_or(Some(true))?,
         hsm,
-        suite: Some(suite),
+        suite,
         hsm_sessions,
     })
 }
 
-/// `hsm` and `suite`: a device, and the suite it evaluates. Every device here evaluates both.
+/// `hsm` and `suite`: a device, and the suite it evaluates.
 pub(in crate::scenario) fn device(
     section: &mut Section<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<(HsmChoice, Suite)> {
-    let hsm = section.take("hsm").map(|field| hsm(&field, mistakes));
-    let hsm = hsm.unwrap_or(Some(HsmChoice::Software));
-    let suite = section.take("suite").map(|field| {
+    let hsm = section.take("hsm");
+    let text = hsm.as_ref().map(|field| field.text("a device", mistakes));
+    let text = text.unwrap_or(Some("software"));
+    let device = text.and_then(|text| match Device::find(&of_replica(text, 1)) {
+        Ok(device) => Some((split(text).0, device)),
+        Err(mistake) => {
+            let field = hsm.as_ref().expect("the processor is always found");
+            not_found(field, mistake, mistakes);
+            None
+        }
+    });
+    let asked = section.take("suite");
+    let suite = asked.as_ref().map(|field| {
         let names = Suite::ALL.map(Suite::name);
         field.choice("a suite", &names, |text| text.parse::<Suite>().ok(), mistakes)
     });
-    let hsm = hsm?;
-    let suite = match suite {
-        Some(suite) => suite?,
-        None => hsm.suites()[0],
-    };
-    Some((hsm, suite))
+    let ((name, device), suite) = (device?, suite.map_or(Some(None), |suite| suite.map(Some))?);
+    match device.choose_for_vault(suite) {
+        Ok((provision, suite)) => Some((HsmChoice::new(name, provision), suite)),
+        Err(why) => {
+            if let Some(field) = asked.or(hsm) {
+                field.wrong(why, "one of those", mistakes);
+            }
+            None
+        }
+    }
+}
+
+fn not_found(field: &Field<'_>, mistake: DeviceMistake, mistakes: &mut Mistakes) {
+    match mistake {
+        DeviceMistake::Unknown(_) => {
+            // It is none of them, and may be nearly one.
+            field.choice::<()>("a device", &names(), |_| None, mistakes);
+        }
+        told => field.wrong(told.to_string(), "a device's file without mistakes", mistakes),
+    }
 }
 
 pub(in crate::scenario) fn replicas(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<u32> {
@@ -200,13 +190,4 @@ pub(in crate::scenario) fn replicas(field: &Field<'_>, mistakes: &mut Mistakes) 
     }
     field.wrong(format!("{number} is not a number of replicas"), "1, 3, 5 or 7", mistakes);
     None
-}
-
-fn hsm(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<HsmChoice> {
-    if let Some(text) = field.as_text().filter(|text| text.ends_with(".toml")) {
-        let message = format!("not in this version: device profiles such as {}", quoted(text));
-        field.wrong(message, &HsmChoice::NAMES.join(", "), mistakes);
-        return None;
-    }
-    field.choice("a device", &HsmChoice::NAMES, HsmChoice::parse, mistakes)
 }

@@ -68,8 +68,8 @@ fn a_short_scenario_has_every_field() {
     let target = TargetSpec::Embedded {
         replicas: 3,
         durable: true,
-        hsm: HsmChoice::Software,
-        suite: Some(Suite::Ristretto255Sha512),
+        hsm: HsmChoice::software(),
+        suite: Suite::Ristretto255Sha512,
         hsm_sessions: None,
     };
     assert_eq!(scenario.target, target);
@@ -144,7 +144,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind = \"embedded\"",
         "kind = \"embedded\"\nhsm = \"luna.toml\"",
-        "6:7 target.hsm: not in this version: device profiles such as \"luna.toml\"",
+        "6:7 target.hsm: luna.toml: cannot be read: No such file or directory (os error 2)",
     ),
     (
         "kind = \"embedded\"",
@@ -445,8 +445,8 @@ fn the_command_line_changes_what_the_file_says() {
     });
     check(&|it| it.text("--hsm", "target.hsm", "softhsm:seed-inside"), &|it| {
         if let TargetSpec::Embedded { hsm, suite, .. } = &mut it.target {
-            *hsm = HsmChoice::SoftHsm(vaultmark_hsm::KeyProvision::SeedInside);
-            *suite = Some(Suite::P256Sha256);
+            *hsm = HsmChoice::new("softhsm", KeyProvision::SeedInside);
+            *suite = Suite::P256Sha256;
         }
     });
     for setting in ["load.people.rate=3/s", "load.1.rate=3/s", "load.people.arrival.rate=3/s"] {

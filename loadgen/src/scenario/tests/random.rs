@@ -107,12 +107,13 @@ fn loads() -> impl Strategy<Value = Load> {
 /// A target, and faults that can happen to it: a replica dies, comes back, and dies again.
 fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFault>)> {
     let suites: Vec<(HsmChoice, Suite)> = [
-        HsmChoice::Software,
-        HsmChoice::SoftHsm(KeyProvision::KeyInsideTweaked),
-        HsmChoice::SoftHsm(KeyProvision::SeedInside),
+        HsmChoice::software(),
+        HsmChoice::new("softhsm", KeyProvision::KeyInsideTweaked),
+        HsmChoice::new("simulated-luna-a750", KeyProvision::Firmware),
+        HsmChoice::new("softhsm", KeyProvision::SeedInside),
     ]
     .into_iter()
-    .flat_map(|hsm| hsm.suites().iter().map(move |suite| (hsm.clone(), *suite)))
+    .flat_map(|hsm| Suite::ALL.map(|suite| (hsm.clone(), suite)))
     .collect();
     let third = move |dice: u64| {
         let ns = u64::try_from(measure.as_nanos()).unwrap_or(u64::MAX);
@@ -144,7 +145,6 @@ fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFau
                 faults.push(TimedFault { at, fault, lasts: None });
             }
             faults.sort_by_key(|fault| fault.at);
-            let suite = Some(suite);
             (TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions }, faults)
         });
     let addresses = (0..3_u8, "[a-z/ \"\\\\]{1,9}").prop_map(|(which, path)| {
