@@ -18,10 +18,13 @@ use vaultmark_targets::remote::ClientFile;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the figures ask of a fleet.
+#[derive(Default)]
 pub(crate) struct Ask {
     pub(crate) tls: bool,
     /// Whether attempts can be charged at the replicas' sockets.
     pub(crate) charges: bool,
+    /// The device under every replica, and its HSM sessions; `None`: the processor.
+    pub(crate) device: Option<(String, u64)>,
 }
 
 /// A fleet of three replicas and a relay, which ends with this value.
@@ -36,14 +39,18 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one in a folder of `folder`, durable, with the software adapter.
+    /// Starts one in a folder of `folder`, durable.
     pub(crate) fn start(folder: &Path, ask: &Ask) -> Result<Self, String> {
         let folder = folder.join("fleet");
         let port = super::etcd::free_ports(1)?[0];
         let file = folder.with_extension("toml");
+        let device = ask.device.as_ref().map_or_else(
+            || "hsm = \"software\"\n".to_owned(),
+            |(device, sessions)| format!("hsm = \"{device}\"\nhsm_sessions = {sessions}\n"),
+        );
         let text = format!(
             "version = 1\nname = \"figures\"\nfolder = \"{}\"\nreplicas = 3\ngroups = 1\ndurable = true\n\
-             hsm = \"software\"\ncharges = {}\n\n[relay]\nlisten = \"127.0.0.1:{port}\"\ntls = {}\n\
+             {device}charges = {}\n\n[relay]\nlisten = \"127.0.0.1:{port}\"\ntls = {}\n\
              limits = \"benchmark\"\n",
             folder.display(),
             ask.charges,

@@ -3,6 +3,7 @@
 //! both its sides measured in turn in the same process. Bounds stand here and nowhere else.
 
 mod closed;
+mod device;
 mod etcd;
 mod fleet;
 mod instrument;
@@ -100,7 +101,7 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 13] = [
     Figure {
         name: "truth-1s",
         what: "1,000/s for 5 s, one stall of 1 s, 32 in flight: how far the reported response p90 is from the truth",
@@ -178,6 +179,20 @@ const FIGURES: [Figure; 11] = [
         bound: Bound::AtMost(600.0),
         measure: population::million,
     },
+    Figure {
+        name: "hsm-predicts-vault",
+        what: "how far the recoveries/s of a fleet of processes are from what `hsm bench --quick` of its device predicted: the worse of the YubiHSM simulator and a device model, two speeds each; takes some 7 minutes",
+        unit: "%",
+        bound: Bound::AtMost(10.0),
+        measure: device::predicts_vault,
+    },
+    Figure {
+        name: "line-up",
+        what: "the whole comparison of devices, unattended: cards to results/cards, the page to docs",
+        unit: "min",
+        bound: Bound::AtMost(15.0),
+        measure: device::line_up,
+    },
 ];
 
 /// What figures measure with, and where their raw runs are printed.
@@ -207,7 +222,10 @@ impl Lab {
 
 fn main() -> ExitCode {
     // The fleets that are measured are processes of this binary.
-    if std::env::args_os().nth(1).is_some_and(|first| first == "vault" || first == "run") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault")))
+    {
         return vaultmark::cli::main(std::env::args_os());
     }
     let arguments = Arguments::parse();

@@ -21,7 +21,7 @@ const REOPENED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes an account on the disk of the replica that takes most of it: store, log and all.
 pub(crate) fn million(lab: &Lab) -> Result<Measured, String> {
     let folder = lab.folder()?;
-    let ask = fleet::Ask { tls: false, charges: false };
+    let ask = fleet::Ask::default();
     let fleet = Fleet::start(folder.path(), &ask)?;
     let scenario = folder.path().join("million.toml");
     let text = format!(

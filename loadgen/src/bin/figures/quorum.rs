@@ -38,7 +38,8 @@ pub(crate) fn beside_etcd_1024(lab: &Lab) -> Result<Measured, String> {
 /// Commits a second of the vault's quorum over etcd's, in turn, in one process, with one generator.
 fn beside_etcd(lab: &Lab, in_flight: usize) -> Result<Measured, String> {
     let folder = lab.folder()?;
-    let vault = Fleet::start(folder.path(), &fleet::Ask { tls: false, charges: true })?;
+    let vault =
+        Fleet::start(folder.path(), &fleet::Ask { charges: true, ..fleet::Ask::default() })?;
     let etcd = Etcd::start(folder.path(), &lab.clock)?;
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let role =

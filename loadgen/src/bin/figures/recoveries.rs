@@ -40,7 +40,7 @@ pub(crate) fn recoveries(lab: &Lab) -> Result<Measured, String> {
     for tls in [true, false] {
         let folder = folder.path().join(if tls { "tls" } else { "plaintext" });
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        let fleet = Fleet::start(&folder, &fleet::Ask { tls, charges: false })?;
+        let fleet = Fleet::start(&folder, &fleet::Ask { tls, ..fleet::Ask::default() })?;
         let vault = people(lab, &fleet)?;
         let words = if tls { "TLS" } else { "plaintext" };
         for number in 1..=RUNS {
@@ -82,7 +82,7 @@ fn judged(run: &serde_json::Value) -> String {
 /// run's report tells it.
 pub(crate) fn leader_kill(lab: &Lab) -> Result<Measured, String> {
     let folder = lab.folder()?;
-    let fleet = Fleet::start(folder.path(), &fleet::Ask { tls: false, charges: false })?;
+    let fleet = Fleet::start(folder.path(), &fleet::Ask::default())?;
     let mut times = Vec::new();
     let kill = "[[faults]]\nat = \"4s\"\nkill = \"leader\"\nrestart_after = \"3s\"\n";
     for number in 1..=RUNS {
@@ -105,7 +105,7 @@ pub(crate) fn leader_kill(lab: &Lab) -> Result<Measured, String> {
 /// straight to the replicas; less one, in per cent.
 pub(crate) fn relay_cost(lab: &Lab) -> Result<Measured, String> {
     let folder = lab.folder()?;
-    let fleet = Fleet::start(folder.path(), &fleet::Ask { tls: false, charges: false })?;
+    let fleet = Fleet::start(folder.path(), &fleet::Ask::default())?;
     let relayed = people(lab, &fleet)?;
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let replicas = fleet.replicas(|_| ClientRole::Relay, &lab.clock, runtime.handle())?;
