@@ -314,6 +314,14 @@ fn part_of_another_child() {
         pkcs11::clean(&profile, run.as_ref(), dry_run, &options, &nobody).expect("it opens")
     };
     assert_eq!(clean(None, true), ["vaultmark-killed"]);
+    // A replica that starts again takes the place of what it left.
+    let run = RunLabel::new("killed");
+    let again = Pkcs11Options { run, replaces: true, ..Pkcs11Options::default() };
+    let adapter =
+        Pkcs11Adapter::open_profile(&profile, TWEAKED, P256, &secrets(42), &again, &nobody);
+    assert_eq!(clean(None, true), ["vaultmark-killed"]);
+    // As if it had been killed as well.
+    std::mem::forget(adapter.expect("a token"));
     assert_eq!(clean(RunLabel::new("another"), false), [""; 0]);
     assert_eq!(clean(None, false), ["vaultmark-killed"]);
     assert_eq!(clean(None, true), [""; 0]);

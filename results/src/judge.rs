@@ -349,6 +349,15 @@ fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<Str
             format_count(device.failures)
         ));
     }
+    if let Some(device) = run.device.as_ref().filter(|device| device.wrong_answers > 0) {
+        warnings.push(format!(
+            "the device gave {} wrong answers that were seen; it is faulty, and nobody should use it",
+            format_count(device.wrong_answers)
+        ));
+    }
+    if let Some(modelled) = run.hsm.as_ref().and_then(|hsm| hsm.modelled.as_ref()) {
+        warnings.push(format!("service times of the device are modelled: {modelled}"));
+    }
     if totals.clipped() > 0 {
         warnings.push(format!(
             "{} samples were longer than {} and count as that long",

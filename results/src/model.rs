@@ -143,6 +143,9 @@ pub struct Hsm {
     /// What a buyer must know of the figures.
     #[serde(default)]
     pub caveat: Option<String>,
+    /// Set where service times are a model's and no device's: what they were modelled on.
+    #[serde(default)]
+    pub modelled: Option<String>,
 }
 
 /// One rule and how it ended.
@@ -275,6 +278,9 @@ pub struct DeviceResult {
     pub failures: u64,
     /// HSM sessions lost and reopened.
     pub sessions_reopened: u64,
+    /// Wrong answers that the device was seen to give; each put an HSM session into quarantine.
+    #[serde(default)]
+    pub wrong_answers: u64,
 }
 
 /// What the consensus did over the whole run.

@@ -134,6 +134,7 @@ pub(super) fn device(run: &Run) -> Section {
         row("OPRF suite", hsm.suite.clone());
         row("HSM sessions a replica", format_count(hsm.sessions));
         row("To know", hsm.caveat.clone().unwrap_or_default());
+        row("Modelled", hsm.modelled.clone().unwrap_or_default());
     }
     if let Some(device) = &run.device {
         row("OPRF evaluations", format_count(device.evaluations));
@@ -146,6 +147,9 @@ pub(super) fn device(run: &Run) -> Section {
         row("Device calls", format!("{}{each}", format_count(device.device_calls)));
         row("Evaluations failed", format_count(device.failures));
         row("HSM sessions reopened", format_count(device.sessions_reopened));
+        if device.wrong_answers > 0 {
+            row("Wrong answers", format_count(device.wrong_answers));
+        }
     }
     if let Some(quorum) = &run.quorum {
         row("Replicas", format_count(quorum.replicas));

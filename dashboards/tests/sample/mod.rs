@@ -295,6 +295,7 @@ impl Sample {
                 suite: text("p256-sha256"),
                 sessions: 2,
                 caveat: Some(text("SoftHSM is software: it says nothing about a device's speed.")),
+                modelled: None,
             }),
             fidelity: text("cached"),
             stretching: Some(text("owasp (Argon2id 19 MiB, t = 2, p = 1)")),
@@ -331,6 +332,7 @@ impl Sample {
                 device_calls: 62_416,
                 failures: 3,
                 sessions_reopened: 1,
+                wrong_answers: 0,
             }),
             quorum: Some(QuorumResult {
                 replicas: 3,

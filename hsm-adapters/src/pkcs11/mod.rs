@@ -109,6 +109,8 @@ pub struct Pkcs11Options {
     /// Objects carry this label and are removed when the adapter is dropped. `None`: they are a vault's,
     /// and stay.
     pub run: Option<RunLabel>,
+    /// What carries that label already was this very replica's before it was killed, and is replaced.
+    pub replaces: bool,
     /// HSM sessions at once; the smaller of this and the profile's holds.
     pub sessions_max: Option<usize>,
     /// Device calls a second; the smaller of this and the profile's holds.
@@ -156,6 +158,7 @@ impl Pkcs11Adapter {
         let manner = Manner {
             quirks: Quirks::default(),
             run: None,
+            replaces: false,
             sessions_max: None,
             pin_at_risk: false,
             deadline: DEADLINE,
@@ -632,6 +635,7 @@ impl Manner {
         Self {
             quirks: profile.quirks.clone(),
             run: options.run.clone(),
+            replaces: options.replaces,
             sessions_max: smaller(profile.sessions_max, options.sessions_max),
             pin_at_risk: options.pin_at_risk,
             deadline: profile.deadline,

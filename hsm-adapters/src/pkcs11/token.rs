@@ -45,6 +45,8 @@ pub(super) struct Manner {
     pub(super) quirks: Quirks,
     /// Objects carry this label and are removed at the end; `None`: they are the fleet's and stay.
     pub(super) run: Option<RunLabel>,
+    /// Nobody else has objects of this label.
+    pub(super) replaces: bool,
     /// HSM sessions at once, the one that holds the login included.
     pub(super) sessions_max: Option<usize>,
     /// Whether a PIN is given although the token says that a wrong one was given before.
@@ -394,7 +396,7 @@ impl Opened {
     /// What the key is found by. The fleet's is found by whoever opens the token next.
     fn key_template(&self) -> Vec<Attribute> {
         let mut template = vec![Attribute::Token(true), Attribute::Label(self.label_of_objects())];
-        if self.manner.run.is_some() {
+        if self.manner.run.is_some() && !self.manner.replaces {
             template.push(Attribute::Id(self.id.to_vec()));
         }
         template

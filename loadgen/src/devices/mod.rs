@@ -77,6 +77,8 @@ pub struct Opening<'a> {
     pub secrets: &'a FleetSecrets,
     /// Objects carry this label and are gone with the adapter. `None`: they are a vault's, and stay.
     pub run: Option<&'a RunLabel>,
+    /// What carries that label already was this very replica's before it was killed, and is replaced.
+    pub replaces: bool,
     /// Where tokens of our own lie.
     pub folder: &'a Path,
     /// HSM sessions at once.
@@ -218,7 +220,8 @@ pub fn of_replica(text: &str, replica: u32) -> String {
 }
 
 /// Opens the device of one replica of a vault. What it creates there is labelled `vaultmark-<run>-<replica>`
-/// and goes with the adapter: the secrets are the fleet's, and come back with it.
+/// and goes with the adapter (the secrets are the fleet's, and come back with it), or, where the process
+/// was killed, when the replica starts again.
 ///
 /// # Errors
 /// What is wrong with its name or file, or in the device's own words.
@@ -242,6 +245,7 @@ pub fn open_for_vault(
         suite,
         secrets,
         run: run.as_ref(),
+        replaces: true,
         folder,
         sessions_max: None,
         rate_max: None,

@@ -34,6 +34,7 @@ impl Reach for Module {
     fn open(&self, opening: &Opening<'_>) -> Result<Opened, String> {
         let options = Pkcs11Options {
             run: opening.run.cloned(),
+            replaces: opening.replaces,
             sessions_max: opening.sessions_max,
             rate_max: opening.rate_max,
             pin_at_risk: opening.pin_at_risk,

@@ -105,6 +105,7 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
         device_calls: after.pool.device_calls - before.pool.device_calls,
         failures: after.pool.failures - before.pool.failures,
         sessions_reopened: after.pool.sessions_reopened - before.pool.sessions_reopened,
+        wrong_answers: after.pool.wrong_answers - before.pool.wrong_answers,
     });
     let mut fsync_ns = after.quorum.fsync_ns;
     // What the population cost the disk is not this run's.
@@ -166,6 +167,7 @@ fn hsm(counters: &EmbeddedCounters) -> Hsm {
         suite: device.suite.name().to_owned(),
         sessions: counters.hsm_sessions as u64,
         caveat: device.caveat.clone(),
+        modelled: device.modelled.clone(),
     }
 }
 

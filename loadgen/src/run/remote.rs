@@ -182,6 +182,7 @@ fn hsm(status: &FleetStatus) -> Option<Hsm> {
         suite: device.suite.clone(),
         sessions: device.sessions.into(),
         caveat: device.caveat.clone(),
+        modelled: device.modelled.clone(),
     })
 }
 
@@ -193,6 +194,7 @@ struct Counts {
     device_calls: u64,
     failures: u64,
     sessions_reopened: u64,
+    wrong_answers: u64,
     commits: u64,
     fsyncs: u64,
 }
@@ -207,6 +209,7 @@ impl Counts {
             device_calls: device.device_calls,
             failures: device.failures,
             sessions_reopened: device.sessions_reopened,
+            wrong_answers: device.wrong_answers,
             commits: said.groups.iter().map(|group| group.commits).sum(),
             fsyncs: said.groups.iter().map(|group| group.fsyncs).sum(),
         })
@@ -235,6 +238,7 @@ fn counted(bench: &mut Bench<'_>, before: &FleetStatus, after: &FleetStatus) {
         device.device_calls += now.device_calls.saturating_sub(was.device_calls);
         device.failures += now.failures.saturating_sub(was.failures);
         device.sessions_reopened += now.sessions_reopened.saturating_sub(was.sessions_reopened);
+        device.wrong_answers += now.wrong_answers.saturating_sub(was.wrong_answers);
         commits += now.commits.saturating_sub(was.commits);
         fsyncs += now.fsyncs.saturating_sub(was.fsyncs);
     }

@@ -37,6 +37,7 @@ fn full() -> Run {
         suite: "p256-sha256".to_owned(),
         sessions: 4,
         caveat: Some("a process, not a device".to_owned()),
+        modelled: Some("a model of itself".to_owned()),
     });
     run.stretching = Some("owasp".to_owned());
     run.device = Some(DeviceResult::default());

@@ -79,6 +79,8 @@ pub struct DeviceStatus {
     pub suite: String,
     /// What to know of it.
     pub caveat: Option<String>,
+    /// What its service times are modelled on, if they are no device's.
+    pub modelled: Option<String>,
     /// HSM sessions.
     pub sessions: u32,
     /// Evaluations answered with an element.
@@ -89,6 +91,8 @@ pub struct DeviceStatus {
     pub failures: u64,
     /// HSM sessions opened again.
     pub sessions_reopened: u64,
+    /// Wrong answers that were seen.
+    pub wrong_answers: u64,
 }
 
 /// The way from one replica to another.

@@ -88,6 +88,7 @@ fn measured(
         suite,
         secrets: &secrets,
         run: Some(&run),
+        replaces: false,
         folder: folder.path(),
         sessions_max: sessions.and_then(|most| usize::try_from(most).ok()),
         rate_max: None,
