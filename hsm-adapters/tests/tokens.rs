@@ -73,8 +73,10 @@ fn random_element(suite: Suite, chance: &mut impl RngCore) -> vaultmark_hsm::Ele
 fn ten_thousand_random_elements_are_evaluated_as_by_the_host() {
     let secrets = secrets(77);
     for device in devices(&secrets) {
-        let (provision, suite) = (device.adapter.info().provision, device.adapter.info().suite);
-        if provision == KeyProvision::Firmware {
+        let info = device.adapter.info();
+        let (provision, suite) = (info.provision, info.suite);
+        // The processor by itself is compared with voprf, in batches of every length.
+        if provision == KeyProvision::Firmware && info.modelled.is_none() {
             continue;
         }
         agree(&device, provision, suite, &secrets);
