@@ -90,7 +90,9 @@ pub(super) fn open_profile(
     secrets: &FleetSecrets,
     options: &Pkcs11Options,
 ) -> Result<Pkcs11Adapter, AdapterError> {
-    let module = profile.module().or_else(|_| find_module(None))?;
+    let named = std::env::var_os(MODULE_VARIABLE).is_some();
+    let module = if named { find_module(None) } else { profile.module() };
+    let module = module.or_else(|_| find_module(None))?;
     open_module(module, profile, provision, suite, secrets, options)
 }
 

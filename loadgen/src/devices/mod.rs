@@ -183,6 +183,17 @@ impl fmt::Display for DeviceMistake {
     }
 }
 
+impl DeviceMistake {
+    /// The same on one line, for a file that names a device's.
+    #[must_use]
+    pub fn in_brief(&self) -> String {
+        match self {
+            Self::File(mistakes) => mistakes.in_brief(),
+            other => other.to_string().replace('\n', "; "),
+        }
+    }
+}
+
 impl std::error::Error for DeviceMistake {}
 
 /// Every device that comes with the program.

@@ -71,6 +71,13 @@ impl Diagnostics {
         &self.list
     }
 
+    /// The mistakes on one line, each with its place.
+    #[must_use]
+    pub fn in_brief(&self) -> String {
+        let each = self.list.iter().map(|one| format!("{}: {}", self.place(one), one.message));
+        each.collect::<Vec<_>>().join("; ")
+    }
+
     /// The mistakes as people read them, each with its snippet, a blank line between two.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {

@@ -179,7 +179,7 @@ fn not_found(field: &Field<'_>, mistake: DeviceMistake, mistakes: &mut Mistakes)
             // It is none of them, and may be nearly one.
             field.choice::<()>("a device", &names(), |_| None, mistakes);
         }
-        told => field.wrong(told.to_string(), "a device's file without mistakes", mistakes),
+        told => field.wrong(told.in_brief(), "a device's file without mistakes", mistakes),
     }
 }
 
