@@ -14,8 +14,10 @@ use super::error::device_error;
 use super::quirks::Derived;
 use super::session::{Keys, Link};
 use super::{Pkcs11Adapter, link_of};
+use crate::blinded::blinded;
+use crate::checks::KnownAnswers;
 use crate::clock::Clock;
-use crate::device::{DeviceError, Evaluation, HsmAdapter};
+use crate::device::{DeviceError, DeviceInfo, Evaluation, HsmAdapter, HsmSession, KeyProvision};
 use crate::group::{P256, Ristretto255};
 use crate::key::OprfSeed;
 use crate::pool::HsmPool;
@@ -31,6 +33,57 @@ pub enum Way {
     CallsAndSigns,
     /// The C_ calls only: what comes back is not looked at.
     Calls,
+}
+
+/// The same device without batches.
+#[derive(Debug)]
+pub struct Unbatched(pub Arc<dyn HsmAdapter>);
+
+impl HsmAdapter for Unbatched {
+    fn info(&self) -> &DeviceInfo {
+        self.0.info()
+    }
+
+    fn open_session(&self) -> Result<Box<dyn HsmSession>, DeviceError> {
+        self.0.open_session()
+    }
+
+    fn sessions_default(&self) -> usize {
+        self.0.sessions_default()
+    }
+
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    fn known_answers(&self) -> Option<&KnownAnswers> {
+        self.0.known_answers()
+    }
+
+    fn prepare(&self, evaluation: &mut Evaluation) {
+        self.0.prepare(evaluation);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.0.deadline()
+    }
+}
+
+/// One evaluation for each of so many accounts, with the account's key where the provision keeps one.
+///
+/// # Errors
+/// The device makes no key.
+pub fn jobs(adapter: &dyn HsmAdapter, accounts: u64) -> Result<Arc<[Evaluation]>, DeviceError> {
+    let mut session = adapter.open_session()?;
+    let info = adapter.info();
+    let job = |n: u64| {
+        let job = Evaluation::new(n.to_be_bytes(), blinded(info.suite, 1, n));
+        if info.provision == KeyProvision::KeyInside {
+            return Ok(job.with_wrapped_key(session.make_account_key()?));
+        }
+        Ok(job)
+    };
+    (0..accounts).map(job).collect()
 }
 
 /// Evaluations a second through a pool of `sessions`, asked for by `callers` tasks on one thread, each of which waits for its answer before it asks again.

@@ -3,9 +3,10 @@
 //! both its sides measured in turn in the same process. Bounds stand here and nowhere else.
 
 mod closed;
-mod device;
+mod devices;
 mod etcd;
 mod fleet;
+mod hsm_commands;
 mod instrument;
 mod population;
 mod quorum;
@@ -101,7 +102,7 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 18] = [
     Figure {
         name: "truth-1s",
         what: "1,000/s for 5 s, one stall of 1 s, 32 in flight: how far the reported response p90 is from the truth",
@@ -184,14 +185,49 @@ const FIGURES: [Figure; 13] = [
         what: "how far the recoveries/s of a fleet of processes are from what `hsm bench --quick` of its device predicted: the worse of the YubiHSM simulator and a device model, two speeds each; takes some 7 minutes",
         unit: "%",
         bound: Bound::AtMost(10.0),
-        measure: device::predicts_vault,
+        measure: hsm_commands::predicts_vault,
     },
     Figure {
         name: "line-up",
         what: "the whole comparison of devices, unattended: cards to results/cards, the page to docs",
         unit: "min",
         bound: Bound::AtMost(15.0),
-        measure: device::line_up,
+        measure: hsm_commands::line_up,
+    },
+    Figure {
+        name: "pkcs11-overhead",
+        what: "SoftHSM, P-256, key-inside: evaluations/s through the pool over a bare loop of the same C_ calls and sign recovery; the worst of 1, 2 and 8 HSM sessions",
+        unit: "x",
+        bound: Bound::AtLeast(0.95),
+        measure: |lab| devices::pkcs11_overhead(lab).map(Measured::from),
+    },
+    Figure {
+        name: "batched-signs",
+        what: "SoftHSM, P-256, key-inside-tweaked, 64 callers with distinct accounts: batched over unbatched evaluations/s, the worse of 1 and 2 HSM sessions; and no cost at one caller",
+        unit: "x",
+        bound: Bound::AtLeast(1.6),
+        measure: devices::batched_signs,
+    },
+    Figure {
+        name: "evaluation-single",
+        what: "ristretto255 on one core, decoding and encoding included, keys ready: this adapter's evaluations one by one over voprf's BlindEvaluate",
+        unit: "x",
+        bound: Bound::AtLeast(1.3),
+        measure: |lab| devices::evaluation(lab, 1).map(Measured::from),
+    },
+    Figure {
+        name: "evaluation-batch",
+        what: "the same in batches of 64 distinct accounts",
+        unit: "x",
+        bound: Bound::AtLeast(2.0),
+        measure: |lab| devices::evaluation(lab, 64).map(Measured::from),
+    },
+    Figure {
+        name: "yubihsm-overhead",
+        what: "a command of the YubiHSM simulator without its service-time model, through the public client, whose own cost is in it: the worst median over commands",
+        unit: "us",
+        bound: Bound::AtMost(200.0),
+        measure: |lab| devices::yubihsm_overhead(lab).map(Measured::from),
     },
 ];
 
