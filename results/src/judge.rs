@@ -356,7 +356,8 @@ fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<Str
         ));
     }
     if let Some(modelled) = run.hsm.as_ref().and_then(|hsm| hsm.modelled.as_ref()) {
-        warnings.push(format!("service times of the device are modelled: {modelled}"));
+        warnings
+            .push(format!("no device was measured, its service times are modelled ({modelled})"));
     }
     if totals.clipped() > 0 {
         warnings.push(format!(

@@ -27,7 +27,7 @@ mod tpm;
 mod yubihsm;
 
 /// What the name of a shipped device model begins with: `simulated-luna-a750`.
-const SIMULATED: &str = "simulated-";
+pub const SIMULATED: &str = "simulated-";
 
 /// A device that somebody named.
 #[derive(Clone, Debug)]
@@ -182,6 +182,31 @@ impl fmt::Display for DeviceMistake {
         }
     }
 }
+
+/// A device does not give what it was asked for.
+#[derive(Clone, Debug)]
+pub struct NotGiven {
+    device: String,
+    asked: String,
+    /// What it gives.
+    pub known: String,
+}
+
+impl NotGiven {
+    /// What it does not.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        format!("{} does not give {}", self.device, self.asked)
+    }
+}
+
+impl fmt::Display for NotGiven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; it gives {}", self.refusal(), self.known)
+    }
+}
+
+impl std::error::Error for NotGiven {}
 
 impl DeviceMistake {
     /// The same on one line, for a file that names a device's.
@@ -342,7 +367,7 @@ impl Device {
     ///
     /// # Errors
     /// It does not give that; what it gives.
-    pub fn choose(&self, suite: Option<Suite>) -> Result<(KeyProvision, Suite), String> {
+    pub fn choose(&self, suite: Option<Suite>) -> Result<(KeyProvision, Suite), NotGiven> {
         self.choose_of(&self.offers(), suite)
     }
 
@@ -350,15 +375,18 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::choose`].
-    pub fn choose_for_vault(&self, suite: Option<Suite>) -> Result<(KeyProvision, Suite), String> {
+    pub fn choose_for_vault(
+        &self,
+        suite: Option<Suite>,
+    ) -> Result<(KeyProvision, Suite), NotGiven> {
         let mut offers = self.offers();
         offers.retain(|(provision, _)| *provision != KeyProvision::KeyInside);
         let chosen = self.choose_of(&offers, suite);
-        chosen.map_err(|why| match self.provision {
-            Some(KeyProvision::KeyInside) => {
-                format!("{why} (a vault's records hold no wrapped account keys)")
+        chosen.map_err(|mut not_given| {
+            if self.provision == Some(KeyProvision::KeyInside) {
+                not_given.asked += " to a vault, whose records hold no wrapped account keys";
             }
-            _ => why,
+            not_given
         })
     }
 
@@ -366,7 +394,7 @@ impl Device {
         &self,
         offers: &[(KeyProvision, Suite)],
         suite: Option<Suite>,
-    ) -> Result<(KeyProvision, Suite), String> {
+    ) -> Result<(KeyProvision, Suite), NotGiven> {
         let fits = |(provision, of): &&(KeyProvision, Suite)| {
             self.provision.is_none_or(|asked| asked == *provision)
                 && suite.is_none_or(|asked| asked == *of)
@@ -378,12 +406,8 @@ impl Device {
                 .iter()
                 .map(|(provision, suite)| format!("{provision} with {suite}"))
                 .collect();
-            format!(
-                "{} does not give {}; it gives {}",
-                self.name,
-                asked.join(" with "),
-                known.join(", ")
-            )
+            let (device, asked) = (self.name.clone(), asked.join(" with "));
+            NotGiven { device, asked, known: known.join(", ") }
         })
     }
 

@@ -84,7 +84,7 @@ impl Reach for Model {
         let mut found = self.inner.probe(&asking)?;
         found.description = format!("{}, over {}", self.model.name, found.description);
         found.sessions_max = self.model.sessions_max.map(u64::from).or(found.sessions_max);
-        found.notes.insert(0, self.model.label());
+        found.notes.insert(0, format!("modelled: {}", self.model.label()));
         Ok(found)
     }
 

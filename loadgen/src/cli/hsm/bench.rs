@@ -34,7 +34,7 @@ pub(super) fn bench(args: &BenchArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit 
     let (provision, suite) = match device.choose(args.suite) {
         Ok(chosen) => chosen,
         Err(why) => {
-            ui.error(&why);
+            ui.error(&why.to_string());
             return Exit::Usage;
         }
     };

@@ -3,11 +3,19 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
+use vaultmark_hsm::ModelSpec;
 use vaultmark_hsm::pkcs11::Profile;
+use vaultmark_hsm::simulated::shipped::{self, SHIPPED};
 
 use super::HsmListArgs;
 use crate::cli::{Exit, Ui};
-use crate::devices::{FAMILIES, Family};
+use crate::devices::{FAMILIES, Family, SIMULATED};
+
+/// The models that come with the program.
+fn models() -> impl Iterator<Item = (String, ModelSpec)> {
+    let every = SHIPPED.into_iter().filter_map(|(name, _)| Some((name, shipped::find(name)?)));
+    every.map(|(name, model)| (format!("{SIMULATED}{name}"), model))
+}
 
 /// Lists them, or prints one's profile.
 pub(super) fn list(args: &HsmListArgs, ui: &mut Ui) -> Exit {
@@ -46,7 +54,16 @@ pub(super) fn list(args: &HsmListArgs, ui: &mut Ui) -> Exit {
             "tried": "here",
             "facts": [],
         });
-        let devices: Vec<_> = std::iter::once(own).chain(devices).collect();
+        let models = models().map(|(name, model)| {
+            json!({
+                "name": name,
+                "family": "simulated",
+                "title": model.name,
+                "tried": "modelled",
+                "facts": [{ "says": model.label(), "source": model.source }],
+            })
+        });
+        let devices: Vec<_> = std::iter::once(own).chain(devices).chain(models).collect();
         let families: Vec<_> = FAMILIES
             .iter()
             .map(|it| json!({ "family": it.name, "what": it.what, "built_in": it.missing.is_none() }))
@@ -57,18 +74,21 @@ pub(super) fn list(args: &HsmListArgs, ui: &mut Ui) -> Exit {
     let mut text = String::from("Devices that come with the program\n");
     let mut row = |name: &str, title: &str, tried: &str| {
         // Writing to a text cannot fail.
-        let _written = writeln!(text, "  {name:<16} {title:<34} {tried}").is_ok();
+        let _written = writeln!(text, "  {name:<27} {title:<34} {tried}").is_ok();
     };
     row("software", "this machine's processor", "");
     for profile in &profiles {
         row(&profile.name, &profile.title, &profile.tried);
+    }
+    for (name, model) in models() {
+        row(&name, &model.name, "modelled");
     }
     text += "\nFamilies that a file of your own may name (family = \"…\")\n";
     for Family { name, what, missing } in FAMILIES {
         let missing = missing.map_or_else(String::new, |feature| {
             format!("  (not in this build: cargo build --release --features {feature})")
         });
-        let _written = writeln!(text, "  {name:<16} {what}{missing}").is_ok();
+        let _written = writeln!(text, "  {name:<27} {what}{missing}").is_ok();
     }
     text += "\nvaultmark hsm list NAME prints a profile to begin a file with; vaultmark hsm probe NAME asks the device.\n";
     ui.out(&text);

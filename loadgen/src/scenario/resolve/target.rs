@@ -166,7 +166,7 @@ pub(in crate::scenario) fn device(
         Ok((provision, suite)) => Some((HsmChoice::new(name, provision), suite)),
         Err(why) => {
             if let Some(field) = asked.or(hsm) {
-                field.wrong(why, "one of those", mistakes);
+                field.wrong(why.refusal(), &why.known, mistakes);
             }
             None
         }
