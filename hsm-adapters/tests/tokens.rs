@@ -3,10 +3,11 @@
 
 use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::{RngCore, SeedableRng};
@@ -20,7 +21,7 @@ use vaultmark_hsm::pkcs11::{
     self, PinSource, Pkcs11Options, Profile, RunLabel, TokenSelector, softhsm,
 };
 use vaultmark_hsm::{
-    BareCall, Clock, DeviceError, Evaluation, HsmAdapter, HsmPool, KeyProvision, Offer,
+    BareCall, Clock, DeviceError, DeviceInfo, Evaluation, HsmAdapter, HsmPool, KeyProvision, Offer,
     Pkcs11Adapter, Suite, SystemClock,
 };
 
@@ -72,23 +73,27 @@ fn random_element(suite: Suite, chance: &mut impl RngCore) -> vaultmark_hsm::Ele
 #[test]
 fn ten_thousand_random_elements_are_evaluated_as_by_the_host() {
     let secrets = secrets(77);
-    for device in devices(&secrets) {
-        let info = device.adapter.info();
-        let (provision, suite) = (info.provision, info.suite);
+    let mut devices = devices(&secrets);
+    devices.retain(|device| {
         // The processor by itself is compared with voprf, in batches of every length.
-        if provision == KeyProvision::Firmware && info.modelled.is_none() {
-            continue;
+        let info = device.adapter.info();
+        info.provision != KeyProvision::Firmware || info.modelled.is_some()
+    });
+    let queue = Mutex::new(devices);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                while let Some(device) = next() {
+                    agree(&device, &secrets);
+                }
+            });
         }
-        agree(&device, provision, suite, &secrets);
-    }
+    });
 }
 
-fn agree(
-    device: &Device,
-    provision: KeyProvision,
-    suite: Suite,
-    secrets: &vaultmark_hsm::FleetSecrets,
-) {
+fn agree(device: &Device, secrets: &vaultmark_hsm::FleetSecrets) {
+    let DeviceInfo { provision, suite, .. } = *device.adapter.info();
     let mut chance = rand::rngs::StdRng::seed_from_u64(20_260_701);
     let mut session = device.adapter.open_session().expect("an HSM session");
     let mut results = Vec::new();

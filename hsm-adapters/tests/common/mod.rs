@@ -136,11 +136,11 @@ pub(crate) struct Device {
     /// The same, where it wraps account keys.
     pkcs11: Option<Arc<Pkcs11Adapter>>,
     wrapped: Mutex<HashMap<Vec<u8>, Arc<[u8]>>>,
-    _needs: Box<dyn std::any::Any>,
+    _needs: Box<dyn std::any::Any + Send>,
 }
 
 impl Device {
-    fn new(adapter: Arc<dyn HsmAdapter>, needs: impl std::any::Any) -> Self {
+    fn new(adapter: Arc<dyn HsmAdapter>, needs: impl std::any::Any + Send) -> Self {
         Self { adapter, pkcs11: None, wrapped: Mutex::default(), _needs: Box::new(needs) }
     }
 
