@@ -606,6 +606,27 @@ fn what_a_run_left_behind_is_found_and_removed() {
 }
 
 #[test]
+fn a_temporary_key_goes_with_the_last_hsm_session() {
+    let stage = Stage::set();
+    for temporary in [true, false] {
+        let access = YubiHsmAccess { temporary, ..stage.access() };
+        let adapter = YubiHsmAdapter::open(
+            &access,
+            TWEAKED.0,
+            TWEAKED.1,
+            &common::secrets(5),
+            Arc::clone(&stage.clock),
+        );
+        let adapter = adapter.expect("a device of our own");
+        let session = adapter.open_session().expect("an HSM session");
+        drop(adapter);
+        assert_eq!(stage.objects(), 1);
+        drop(session);
+        assert_eq!(stage.objects(), usize::from(!temporary));
+    }
+}
+
+#[test]
 fn the_overhead_can_be_measured() {
     let clock: Arc<dyn Clock> = SystemClock::start().expect("a clock");
     let measured = overhead::measure(&clock, 3).expect("measured");

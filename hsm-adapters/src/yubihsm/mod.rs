@@ -97,6 +97,8 @@ pub struct YubiHsmAccess {
     /// Label of the fleet's key, which replaces what has the same one. Two replicas on one device need
     /// two labels.
     pub label: String,
+    /// The fleet's key goes with the adapter and its last HSM session.
+    pub temporary: bool,
     /// Domains of the fleet's key, a bit each, the first one lowest.
     pub domains: u16,
     /// How long one request may take.
@@ -112,6 +114,7 @@ impl YubiHsmAccess {
             authentication_key: 1,
             password,
             label: format!("{LABEL_PREFIX}oprf"),
+            temporary: false,
             domains: 1,
             deadline: DEADLINE,
         }
@@ -172,6 +175,8 @@ struct Device {
     /// The password was refused; it is not tried again.
     refused: AtomicBool,
     label: Label,
+    /// The key of that label is removed at the end.
+    temporary: bool,
     /// Type of the fleet's key.
     key_type: Type,
     domains: u16,
@@ -392,6 +397,7 @@ impl Device {
             },
             refused: AtomicBool::new(false),
             label: padded(&access.label),
+            temporary: access.temporary,
             key_type,
             domains: access.domains,
             clock,
@@ -538,6 +544,18 @@ impl Device {
         let mut label = self.label;
         label[len..len + TEMPORARY.len()].copy_from_slice(TEMPORARY.as_bytes());
         label
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !self.temporary {
+            return;
+        }
+        // Where nobody answers any more, what is left has a label by which it is found.
+        if let Ok(mut channel) = self.open() {
+            let _removed = self.remove_earlier(&mut channel).is_ok();
+        }
     }
 }
 

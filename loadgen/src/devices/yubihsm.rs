@@ -34,6 +34,7 @@ impl Reach for YubiHsmReach {
         let mut access = self.access(opening.prompt)?;
         if let Some(run) = opening.run {
             access.label = run.to_string();
+            access.temporary = true;
         }
         let Opening { provision, suite, secrets, .. } = *opening;
         let clock = Arc::clone(opening.clock);
