@@ -172,11 +172,11 @@ pub fn bare(
         clock.park_until(end);
     }
     stop.store(true, Ordering::Relaxed);
-    let (count, took) = (done.load(Ordering::Relaxed), clock.now().since(start));
     for thread in threads {
         thread.join().map_err(|_| DeviceError::Failed("its thread has panicked".to_owned()))??;
     }
-    Ok(rate(count, took))
+    // As in the pool, what was begun is finished and counted.
+    Ok(rate(done.load(Ordering::Relaxed), clock.now().since(start)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact below 2⁵³")]
