@@ -614,7 +614,7 @@ fn a_temporary_key_goes_with_the_last_hsm_session() {
             &access,
             TWEAKED.0,
             TWEAKED.1,
-            &common::secrets(5),
+            &secrets(5),
             Arc::clone(&stage.clock),
         );
         let adapter = adapter.expect("a device of our own");

@@ -229,7 +229,11 @@ impl YubiHsmAdapter {
             suite,
             caveat: (provision == KeyProvision::SeedInside)
                 .then(|| "the host sees account keys".to_owned()),
-            modelled,
+            // The field says so by its name.
+            modelled: modelled.map(|told| match told.strip_prefix("modelled: ") {
+                Some(what) => what.to_owned(),
+                None => told,
+            }),
         };
         let known_answers = KnownAnswers::of_seed(provision, suite, secrets);
         let adapter = Self { info, keys: Arc::new(keys), device: Arc::new(device), known_answers };

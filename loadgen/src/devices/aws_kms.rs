@@ -19,11 +19,9 @@ impl AwsKmsReach {
         };
         let mut access = Access::from_variables(variable).map_err(|error| error.to_string())?;
         // AWS has no address on anybody's loopback.
-        access.modelled = access
-            .endpoint
-            .as_ref()
-            .filter(|endpoint| is_loopback(endpoint))
-            .map(|endpoint| format!("an emulator of AWS KMS at {endpoint}"));
+        let emulator = access.endpoint.as_ref().filter(|endpoint| is_loopback(endpoint));
+        let emulator = emulator.map(|endpoint| format!("an emulator of AWS KMS at {endpoint}"));
+        access.modelled = self.modelled.clone().or(emulator);
         Ok(access)
     }
 }

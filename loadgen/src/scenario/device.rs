@@ -84,6 +84,8 @@ pub struct AwsKmsReach {
     pub endpoint: Option<String>,
     /// For example `eu-central-1`; `None`: what the environment says.
     pub region: Option<String>,
+    /// Set for an emulator: what its service times are modelled on, as it says.
+    pub modelled: Option<String>,
 }
 
 /// Where a secret is. Never in the file itself.
@@ -103,8 +105,6 @@ const BASES: [(&str, Basis); 3] = [
     ("purchase", Basis::Purchase),
     ("million-calls", Basis::MillionCalls),
 ];
-const PUBLICATIONS: [Publication; 3] =
-    [Publication::Public, Publication::Internal, Publication::Withheld];
 /// More is a mistake of units, and no float loses a cent below it.
 const AMOUNT_MAX: f64 = 1e12;
 
@@ -139,8 +139,8 @@ fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<DeviceSpec> {
         price(section, mistakes)
     });
     let publication = root.take("publication").map(|field| {
-        let names = PUBLICATIONS.map(Publication::name);
-        let known = |text: &str| PUBLICATIONS.into_iter().find(|it| it.name() == text);
+        let names = Publication::ALL.map(Publication::name);
+        let known = |text: &str| Publication::ALL.into_iter().find(|it| it.name() == text);
         field.choice("who may see a card", &names, known, mistakes)
     });
     let reach = match family {
@@ -190,7 +190,10 @@ fn aws_kms(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<DeviceReac
     let endpoint = root.take("endpoint");
     let example = "endpoint = \"http://127.0.0.1:4566\", of an emulator";
     let endpoint = endpoint.map(|field| some_text(&field, example, mistakes));
+    let modelled = root.take("modelled");
+    let modelled = modelled.map(|field| some_text(&field, "what an emulator says it is", mistakes));
     Some(DeviceReach::AwsKms(AwsKmsReach {
+        modelled: modelled.map_or(Some(None), |modelled| modelled.map(Some))?,
         endpoint: endpoint.map_or(Some(None), |endpoint| endpoint.map(Some))?,
         region: region.map_or(Some(None), |region| region.map(Some))?,
     }))

@@ -71,6 +71,11 @@ pub enum Publication {
     Withheld,
 }
 
+impl Publication {
+    /// Every one, the most open first.
+    pub const ALL: [Self; 3] = [Self::Public, Self::Internal, Self::Withheld];
+}
+
 /// What names the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

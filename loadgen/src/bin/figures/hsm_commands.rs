@@ -215,8 +215,12 @@ pub(crate) fn line_up(lab: &Lab) -> Result<Measured, String> {
         &format!("name = \"swtpm\"\nfamily = \"tpm\"\ndevice = \"{}\"\n", tpm.address()),
     )?;
     let kms = folder.join("aws-kms.toml");
-    write(&kms, "name = \"aws-kms-emulator\"\nfamily = \"aws-kms\"\n")?;
     let told = |name: &str| emulator.told[name].as_str().unwrap_or_default();
+    let text = format!(
+        "name = \"aws-kms-emulator\"\nfamily = \"aws-kms\"\nmodelled = \"{}\"\n",
+        told("modelled")
+    );
+    write(&kms, &text)?;
     let environment = [
         ("AWS_ENDPOINT_URL_KMS", told("url")),
         ("AWS_REGION", told("region")),
@@ -236,6 +240,7 @@ pub(crate) fn line_up(lab: &Lab) -> Result<Measured, String> {
     ] {
         let begin = lab.clock.now();
         let out = cards.join(format!("{name}.json"));
+        let more = [&["--publication", "public"], &more[..]].concat();
         let card = bench(device, &out, &more, &environment)?;
         let capacity = &card["capacity"];
         lab.say(&format!(
@@ -248,7 +253,7 @@ pub(crate) fn line_up(lab: &Lab) -> Result<Measured, String> {
         ));
         written.push(out);
     }
-    let mut compare = own(&["hsm", "compare", "--internal", "--html", "docs/hsm-line-up.html"])?;
+    let mut compare = own(&["hsm", "compare", "--html", "docs/hsm-line-up.html"])?;
     let table = compare.args(&written).stdin(Stdio::null()).output();
     let table = table.map_err(|error| format!("hsm compare: {error}"))?;
     if !table.status.success() {

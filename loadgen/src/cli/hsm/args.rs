@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use vaultmark_hsm::Suite;
+use vaultmark_results::card::Publication;
 use vaultmark_results::units::parse_duration;
 
 /// Flags of `hsm`.
@@ -112,6 +113,9 @@ pub struct BenchArgs {
     /// What accounts and elements are made from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Who may see the card: public, internal, withheld [default: what the device's file says, else internal]
+    #[arg(long, value_name = "WHO", value_parser = publication)]
+    pub publication: Option<Publication>,
     /// The card's file [default: results/cards/DATE-DEVICE-PROVISION-SUITE.json]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -199,4 +203,9 @@ pub struct SimulateArgs {
     /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
+}
+
+fn publication(text: &str) -> Result<Publication, String> {
+    let known = Publication::ALL.into_iter().find(|it| it.name() == text);
+    known.ok_or_else(|| format!("one of {}", Publication::ALL.map(Publication::name).join(", ")))
 }

@@ -150,7 +150,7 @@ fn card(
     Card {
         schema_version: CARD_SCHEMA_VERSION,
         measured_at: folder::rfc3339(started),
-        publication: device.publication,
+        publication: args.publication.unwrap_or(device.publication),
         device: card::Device {
             name: device.name.clone(),
             family: device.family().to_owned(),
