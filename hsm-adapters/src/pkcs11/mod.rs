@@ -613,14 +613,20 @@ impl HsmAdapter for Pkcs11Adapter {
     /// Decodes the element and applies the account's tweak: as much work as a third of what the device
     /// does, if that is this machine's processor.
     fn prepare(&self, evaluation: &mut Evaluation) {
-        evaluation.prepared = match &*self.keys {
-            Keys::TweakedP256 { tweaks, .. } => {
+        evaluation.prepared = match (&*self.keys, self.keys.suite()) {
+            (Keys::TweakedP256 { tweaks, .. }, _) => {
                 session::tweaked::<P256>(tweaks, evaluation).map(Prepared::P256)
             }
-            Keys::TweakedRistretto { tweaks, .. } => {
+            (Keys::TweakedRistretto { tweaks, .. }, _) => {
                 session::tweaked::<Ristretto255>(tweaks, evaluation).map(Prepared::Ristretto255)
             }
-            Keys::Seed { .. } | Keys::Wrapped { .. } => None,
+            (Keys::Wrapped { .. }, Suite::P256Sha256) => {
+                session::decoded::<P256>(evaluation).map(Prepared::P256)
+            }
+            (Keys::Wrapped { .. }, Suite::Ristretto255Sha512) => {
+                session::decoded::<Ristretto255>(evaluation).map(Prepared::Ristretto255)
+            }
+            (Keys::Seed { .. }, _) => None,
         }
         .map(Box::new);
     }

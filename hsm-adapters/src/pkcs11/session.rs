@@ -273,7 +273,9 @@ impl Link {
         &mut self,
         job: &Evaluation,
     ) -> Result<Element, DeviceError> {
-        let point = C::decode(job.blinded.as_bytes()).ok_or(DeviceError::BadElement)?;
+        let prepared = job.prepared.as_ref().and_then(|prepared| C::prepared(prepared));
+        let point = prepared.cloned().or_else(|| decoded::<C>(job));
+        let points = [point.ok_or(DeviceError::BadElement)?];
         let wrapped = job.wrapped_key.as_ref().ok_or_else(|| {
             DeviceError::Failed("the evaluation brings no wrapped account key".to_owned())
         })?;
@@ -281,9 +283,9 @@ impl Link {
         self.calls += 1;
         let key =
             account_key::unwrap::<C>(self, self.key, &account_key.public, account_key.wrapped)?;
-        let points = [C::on_curve(&point)];
+        let public = &account_key.public;
         let evaluated =
-            x_only::evaluate::<C>(&mut KeyInside { link: self, key }, &account_key.public, &points);
+            x_only::evaluate_peers::<C>(&mut KeyInside { link: self, key }, public, &points);
         self.calls += 1;
         let destroyed = self.functions.destroy(self.handle, key);
         let mut elements = evaluated?;
@@ -363,6 +365,11 @@ impl KeyInside<'_> {
             (Some(_), Err(error)) => Err(error.clone()),
         }));
     }
+}
+
+/// The host's part where nothing is tweaked.
+pub(super) fn decoded<C: DeviceCurve>(job: &Evaluation) -> Option<Peer<C>> {
+    Some(Peer::of(C::on_curve(&C::decode(job.blinded.as_bytes())?)))
 }
 
 /// The host's part: decoding and tweaking. What fails there does not reach the device.

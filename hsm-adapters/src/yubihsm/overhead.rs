@@ -2,9 +2,14 @@
 //! `yubihsm-overhead`.
 //!
 //! Measured is a whole call of the unmodified crate `yubihsm`: its encryption, HTTP both ways, two
-//! changes of thread, the simulator's channel, and the command. The simulator's own cost is less.
+//! changes of thread, the simulator's channel, and the command. What two changes of thread and the
+//! loopback take by themselves is the machine's (a virtual one whose processor has gone to sleep takes tens
+//! of microseconds to wake it), so that it is measured beside: `WIRE`, the same bytes to and fro between
+//! two threads that do nothing else.
 
 use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +26,13 @@ const PASSWORD: &str = "measured and thrown away";
 /// Calls before those that count: connection, caches, the processor's clock rate.
 const WARM_UP: usize = 200;
 
+/// Head and body of a request, as the public client sends it.
+const WIRE_LEN: usize = 256;
+
 /// What a call of one command took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overhead {
-    /// `ECHO`, `SIGN HMAC`, `DERIVE ECDH`.
+    /// `WIRE`, `ECHO`, `SIGN HMAC`, `DERIVE ECDH`.
     pub command: &'static str,
     /// Calls that were measured.
     pub calls: usize,
@@ -69,6 +77,31 @@ pub fn measure(clock: &Arc<dyn Clock>, calls: usize) -> Result<Vec<Overhead>, Ov
     let measured = with_client(&simulator, clock, calls)
         .map_err(|error| OverheadError::Client(error.to_string()));
     simulator.stop();
+    let mut measured = measured?;
+    let wire = wire(clock, calls).map_err(|error| OverheadError::Client(error.to_string()))?;
+    measured.insert(0, wire);
+    Ok(measured)
+}
+
+/// As many bytes as a request and a response of the simulator have, between two threads.
+fn wire(clock: &Arc<dyn Clock>, calls: usize) -> io::Result<Overhead> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut asking = TcpStream::connect(listener.local_addr()?)?;
+    asking.set_nodelay(true)?;
+    let (mut answering, _) = listener.accept()?;
+    answering.set_nodelay(true)?;
+    let thread = std::thread::Builder::new().name("wire".to_owned()).spawn(move || {
+        let mut bytes = [0; WIRE_LEN];
+        // Until the other end is closed.
+        while answering.read_exact(&mut bytes).is_ok() && answering.write_all(&bytes).is_ok() {}
+    })?;
+    let mut bytes = [0; WIRE_LEN];
+    let measured = timed("WIRE", clock, calls, || {
+        asking.write_all(&bytes)?;
+        asking.read_exact(&mut bytes)
+    });
+    drop(asking);
+    thread.join().map_err(|_| io::Error::other("its thread has panicked"))?;
     measured
 }
 

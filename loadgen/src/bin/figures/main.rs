@@ -224,7 +224,7 @@ const FIGURES: [Figure; 18] = [
     },
     Figure {
         name: "yubihsm-overhead",
-        what: "a command of the YubiHSM simulator without its service-time model, through the public client, whose own cost is in it: the worst median over commands",
+        what: "a command of the YubiHSM simulator without its service-time model, through the public client, whose own cost is in it, less what the loopback takes for the same bytes: the worst median over commands",
         unit: "us",
         bound: Bound::AtMost(200.0),
         measure: |lab| devices::yubihsm_overhead(lab).map(Measured::from),
