@@ -600,9 +600,12 @@ fn what_a_run_left_behind_is_found_and_removed() {
             of("vaultmark-oprf/own", "wrap-key"),
         ]
     );
-    assert_eq!(clean(&stage.access(), Arc::clone(&stage.clock)).expect("cleaned").len(), 3);
+    assert_eq!(
+        clean(&stage.access(), Arc::clone(&stage.clock), &|_| true).expect("cleaned").len(),
+        3
+    );
     assert_eq!(stage.objects(), 1, "somebody else's stays");
-    assert_eq!(clean(&stage.access(), Arc::clone(&stage.clock)).expect("cleaned"), []);
+    assert_eq!(clean(&stage.access(), Arc::clone(&stage.clock), &|_| true).expect("cleaned"), []);
 }
 
 #[test]

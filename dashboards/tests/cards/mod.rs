@@ -53,6 +53,7 @@ pub(crate) fn card(
         evaluations_per_s: best.evaluations_per_s,
         device_calls_per_s: best.device_calls_per_s,
         device_calls_per_evaluation: calls,
+        limited_by: None,
     };
     let tails = [(50, 0.5, 10), (70, 0.7, 12), (90, 0.9, 25)]
         .map(|(load_percent, share, tenths)| {

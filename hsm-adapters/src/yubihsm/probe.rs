@@ -87,14 +87,19 @@ pub fn left_over(
     look(&mut device.enter()?)
 }
 
-/// Deletes what [`left_over`] finds, and says what it was.
+/// Deletes what [`left_over`] finds if `mine` says so of its label, and says what it was.
 ///
 /// # Errors
 /// See [`YubiHsmError`].
-pub fn clean(access: &YubiHsmAccess, clock: Arc<dyn Clock>) -> Result<Vec<LeftOver>, YubiHsmError> {
+pub fn clean(
+    access: &YubiHsmAccess,
+    clock: Arc<dyn Clock>,
+    mine: &dyn Fn(&str) -> bool,
+) -> Result<Vec<LeftOver>, YubiHsmError> {
     let device = Device::of(access, Type::AsymmetricKey, clock)?;
     let mut channel = device.enter()?;
-    let found = look(&mut channel)?;
+    let mut found = look(&mut channel)?;
+    found.retain(|object| mine(&object.label));
     for object in &found {
         channel
             .delete(object.id, object.of)

@@ -6,7 +6,7 @@ use vaultmark_hsm::cloud::{self, Access, KmsAdapter};
 use vaultmark_hsm::pkcs11::RunLabel;
 use vaultmark_hsm::{Capabilities, KeyProvision, Suite};
 
-use super::{Asking, Opened, Opening, Reach};
+use super::{Asking, Labelled, Opened, Opening, Reach};
 use crate::scenario::AwsKmsReach;
 
 impl AwsKmsReach {
@@ -52,7 +52,7 @@ impl Reach for AwsKmsReach {
         let run = run_of(opening.run.map_or("vaultmark-oprf", RunLabel::as_str));
         let adapter = KmsAdapter::open(&self.access()?, run, provision, suite, secrets);
         let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
-        Ok(Opened { adapter, sessions_max: None })
+        Ok(Opened { adapter, sessions_max: None, rate_max: None })
     }
 
     fn plan(&self, run: &RunLabel) -> Vec<String> {
@@ -67,17 +67,22 @@ impl Reach for AwsKmsReach {
     }
 
     fn probe(&self, asking: &Asking<'_>) -> Result<Capabilities, String> {
-        let run = run_of(asking.run.as_str());
-        cloud::probe(&self.access()?, run).map_err(|error| error.to_string())
+        let (access, run) = (self.access()?, run_of(asking.run.as_str()));
+        let mut found = cloud::probe(&access, run).map_err(|error| error.to_string())?;
+        if let Some(modelled) = access.modelled {
+            found.notes.insert(0, format!("modelled: {modelled}"));
+        }
+        Ok(found)
     }
 
-    fn clean(&self, _: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String> {
+    fn clean(&self, _: &Asking<'_>, mine: &dyn Fn(&str) -> bool) -> Result<Vec<Labelled>, String> {
         let access = self.access()?;
         let found = cloud::leftovers(&access).map_err(|error| error.to_string())?;
-        if !dry_run {
-            let destroyed = cloud::schedule_deletion(&access, &found);
+        let (ours, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|key| mine(&key.name));
+        if !ours.is_empty() {
+            let destroyed = cloud::schedule_deletion(&access, &ours);
             let destroyed = destroyed.map_err(|error| error.to_string())?;
-            let failed: Vec<_> = found
+            let failed: Vec<_> = ours
                 .iter()
                 .zip(destroyed)
                 .filter_map(|(key, outcome)| Some((key, outcome.err()?)))
@@ -87,7 +92,11 @@ impl Reach for AwsKmsReach {
                 return Err(failed.join("\n"));
             }
         }
-        Ok(found.into_iter().map(|key| format!("{} ({})", key.name, key.id)).collect())
+        let labelled = ours.into_iter().chain(others).map(|key| {
+            let told = format!("{} ({})", key.name, key.id);
+            Labelled { label: key.name, told }
+        });
+        Ok(labelled.collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use vaultmark_hsm::pkcs11::RunLabel;
 use vaultmark_hsm::{Capabilities, KeyProvision, Suite};
 
-use super::{Asking, Opened, Opening, Reach};
+use super::{Asking, Labelled, Opened, Opening, Reach};
 
 #[cfg(not(feature = "aws"))]
 pub(super) const AWS_KMS: Missing = Missing { family: "aws-kms", feature: "aws" };
@@ -52,7 +52,7 @@ impl Reach for Missing {
         Err(self.told())
     }
 
-    fn clean(&self, _: &Asking<'_>, _: bool) -> Result<Vec<String>, String> {
+    fn clean(&self, _: &Asking<'_>, _: &dyn Fn(&str) -> bool) -> Result<Vec<Labelled>, String> {
         Err(self.told())
     }
 }

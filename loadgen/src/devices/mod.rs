@@ -62,8 +62,12 @@ trait Reach: fmt::Debug + Send + Sync {
         String::new()
     }
 
-    /// Labels of what interrupted runs left in it, which is removed unless this is a dry run.
-    fn clean(&self, asking: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String>;
+    /// Labels of ours in it, with what they are of; those that `mine` says so of are removed.
+    fn clean(
+        &self,
+        asking: &Asking<'_>,
+        mine: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Labelled>, String>;
 }
 
 /// What is decided when a device is opened.
@@ -100,6 +104,8 @@ pub struct Opened {
     pub adapter: Arc<dyn HsmAdapter>,
     /// HSM sessions that it grants at once, where it says so.
     pub sessions_max: Option<u64>,
+    /// Device calls a second that its profile allows.
+    pub rate_max: Option<u32>,
 }
 
 /// What is decided when a device is asked what it can give, or cleaned.
@@ -237,6 +243,49 @@ pub fn names() -> Vec<&'static str> {
 #[must_use]
 pub fn run_label() -> RunLabel {
     RunLabel::new(&std::process::id().to_string()).expect("digits")
+}
+
+/// Something of ours in a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Its label.
+    pub label: String,
+    /// The same with what it is.
+    pub told: String,
+}
+
+impl Labelled {
+    fn plain(label: String) -> Self {
+        Self { told: label.clone(), label }
+    }
+}
+
+/// Whose a label is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A run's that has ended.
+    Gone,
+    /// A run's that goes on on this machine: its process.
+    Alive(i32),
+    /// A fleet's, which may be up somewhere.
+    Fleet,
+}
+
+impl Owner {
+    /// Of a label: `vaultmark-PROCESS`, `vaultmark-PROCESS-REPLICA`, or `vaultmark-FLEET-REPLICA`.
+    #[must_use]
+    pub fn of(label: &str) -> Self {
+        let run = label.strip_prefix("vaultmark-").unwrap_or(label);
+        let first = run.split(['-', '/']).next().unwrap_or_default();
+        let Ok(process) = first.parse::<i32>() else { return Self::Fleet };
+        // Numbers are given again: only another of ours counts.
+        let ours = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
+        match ours.is_ok_and(|command| command.contains("vaultmark") || command.contains("figures"))
+        {
+            true => Self::Alive(process),
+            false => Self::Gone,
+        }
+    }
 }
 
 /// A device's name, and its provision where one is asked for: `softhsm:seed-inside`.
@@ -439,11 +488,15 @@ impl Device {
         self.reach.probe_inside(run, pin_at_risk)
     }
 
-    /// Removes what interrupted runs left in it; the labels of what that is.
+    /// What is of ours in it; what `mine` says so of by its label is removed.
     ///
     /// # Errors
     /// In the device's own words.
-    pub fn clean(&self, asking: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String> {
-        self.reach.clean(asking, dry_run)
+    pub fn clean(
+        &self,
+        asking: &Asking<'_>,
+        mine: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Labelled>, String> {
+        self.reach.clean(asking, mine)
     }
 }

@@ -7,7 +7,7 @@ use vaultmark_hsm::pkcs11::{self, Pkcs11Adapter, Pkcs11Options, Profile, RunLabe
 use vaultmark_hsm::{Capabilities, KeyProvision, Suite};
 use zeroize::Zeroizing;
 
-use super::{Asking, Opened, Opening, Reach};
+use super::{Asking, Labelled, Opened, Opening, Reach};
 
 /// A probe is about a hundred calls; it may take so many of a profile's deadlines.
 const PROBE_DEADLINES: u32 = 8;
@@ -45,7 +45,7 @@ impl Reach for Module {
             Pkcs11Adapter::open_profile(&self.0, provision, suite, secrets, &options, prompt);
         let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
         let sessions_max = self.0.sessions_max.and_then(|most| u64::try_from(most).ok());
-        Ok(Opened { adapter, sessions_max })
+        Ok(Opened { adapter, sessions_max, rate_max: self.0.rate_max })
     }
 
     fn plan(&self, run: &RunLabel) -> Vec<String> {
@@ -88,14 +88,43 @@ impl Reach for Module {
         pkcs11::isolated::report(&pkcs11::probe(&profile, &options, &typed))
     }
 
-    fn clean(&self, asking: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String> {
+    fn clean(
+        &self,
+        asking: &Asking<'_>,
+        mine: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Labelled>, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let options = Pkcs11Options {
             pin_at_risk: asking.pin_at_risk,
             folder: Some(folder.path().to_owned()),
             ..Pkcs11Options::default()
         };
-        pkcs11::clean(&self.0, None, dry_run, &options, asking.prompt)
-            .map_err(|error| error.to_string())
+        // The PIN is asked for once, however many labels there are.
+        let mut profile = self.0.clone();
+        let typed = match profile.pin {
+            Some(pkcs11::PinSource::Prompt) => {
+                Some(profile.read_pin(asking.prompt).map_err(|error| error.to_string())?)
+            }
+            _ => None,
+        };
+        if typed.is_some() {
+            profile.pin = Some(pkcs11::PinSource::Prompt);
+        }
+        let again = |what: &str| match &typed {
+            Some(pin) => Ok(pin.clone()),
+            None => (asking.prompt)(what),
+        };
+        let clean = |run: Option<&RunLabel>, dry_run| {
+            pkcs11::clean(&profile, run, dry_run, &options, &again)
+                .map_err(|error| error.to_string())
+        };
+        let found = clean(None, true)?;
+        let mut labels = found.clone();
+        labels.dedup();
+        for label in labels.iter().filter(|label| mine(label)) {
+            let run = RunLabel::new(label.strip_prefix("vaultmark-").unwrap_or(label));
+            clean(run.as_ref(), false)?;
+        }
+        Ok(found.into_iter().map(Labelled::plain).collect())
     }
 }

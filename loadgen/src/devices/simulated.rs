@@ -7,7 +7,7 @@ use vaultmark_hsm::pkcs11::RunLabel;
 use vaultmark_hsm::simulated::shipped;
 use vaultmark_hsm::{Capabilities, KeyProvision, ModelSpec, SimulatedAdapter, Suite};
 
-use super::{Asking, Device, Opened, Opening, Reach};
+use super::{Asking, Device, Labelled, Opened, Opening, Reach};
 
 /// Bytes of the longest model that is read.
 const MODEL_LEN_MAX: u64 = 1 << 20;
@@ -71,8 +71,8 @@ impl Reach for Model {
             (ours, inner) => ours.or(inner),
         };
         let (model, clock) = (self.model.clone(), Arc::clone(opening.clock));
-        let adapter = SimulatedAdapter::new(inner.adapter, model, clock, SEED);
-        Ok(Opened { adapter: Arc::new(adapter), sessions_max })
+        let adapter = SimulatedAdapter::new(Arc::clone(&inner.adapter), model, clock, SEED);
+        Ok(Opened { adapter: Arc::new(adapter), sessions_max, rate_max: inner.rate_max })
     }
 
     fn plan(&self, run: &RunLabel) -> Vec<String> {
@@ -88,7 +88,11 @@ impl Reach for Model {
         Ok(found)
     }
 
-    fn clean(&self, asking: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String> {
-        self.inner.clean(asking, dry_run)
+    fn clean(
+        &self,
+        asking: &Asking<'_>,
+        mine: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Labelled>, String> {
+        self.inner.clean(asking, mine)
     }
 }

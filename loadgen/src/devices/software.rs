@@ -6,7 +6,7 @@ use vaultmark_hsm::pkcs11::RunLabel;
 use vaultmark_hsm::software::backend_name;
 use vaultmark_hsm::{Capabilities, KeyProvision, Offer, SoftwareAdapter, Suite};
 
-use super::{Asking, Opened, Opening, Reach};
+use super::{Asking, Labelled, Opened, Opening, Reach};
 
 /// This machine's.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Reach for Processor {
 
     fn open(&self, opening: &Opening<'_>) -> Result<Opened, String> {
         let adapter = Arc::new(SoftwareAdapter::new(opening.suite, opening.secrets));
-        Ok(Opened { adapter, sessions_max: None })
+        Ok(Opened { adapter, sessions_max: None, rate_max: None })
     }
 
     fn plan(&self, _: &RunLabel) -> Vec<String> {
@@ -44,7 +44,7 @@ impl Reach for Processor {
         })
     }
 
-    fn clean(&self, _: &Asking<'_>, _: bool) -> Result<Vec<String>, String> {
+    fn clean(&self, _: &Asking<'_>, _: &dyn Fn(&str) -> bool) -> Result<Vec<Labelled>, String> {
         Ok(Vec::new())
     }
 }

@@ -6,7 +6,7 @@ use vaultmark_hsm::pkcs11::{Prompt, RunLabel};
 use vaultmark_hsm::tpm::{self, TpmAdapter, TpmAddress, TpmConfig};
 use vaultmark_hsm::{Capabilities, KeyProvision, Suite};
 
-use super::{Asking, Opened, Opening, Reach, secret};
+use super::{Asking, Labelled, Opened, Opening, Reach, secret};
 use crate::scenario::TpmReach;
 
 impl TpmReach {
@@ -40,7 +40,7 @@ impl Reach for TpmReach {
         let sessions_max = matches!(config.address, TpmAddress::Socket(_)).then_some(1);
         let adapter = TpmAdapter::open(config, provision, suite, secrets);
         let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
-        Ok(Opened { adapter, sessions_max })
+        Ok(Opened { adapter, sessions_max, rate_max: None })
     }
 
     fn plan(&self, _: &RunLabel) -> Vec<String> {
@@ -56,7 +56,7 @@ impl Reach for TpmReach {
     }
 
     /// Nothing is ever made persistent: what a run loaded went with its connection.
-    fn clean(&self, _: &Asking<'_>, _: bool) -> Result<Vec<String>, String> {
+    fn clean(&self, _: &Asking<'_>, _: &dyn Fn(&str) -> bool) -> Result<Vec<Labelled>, String> {
         Ok(Vec::new())
     }
 }

@@ -6,7 +6,7 @@ use vaultmark_hsm::pkcs11::{Prompt, RunLabel};
 use vaultmark_hsm::yubihsm::{self, SESSIONS_MAX, YubiHsmAccess, YubiHsmAdapter};
 use vaultmark_hsm::{Capabilities, KeyProvision, Suite};
 
-use super::{Asking, Opened, Opening, Reach, secret};
+use super::{Asking, Labelled, Opened, Opening, Reach, secret};
 use crate::scenario::YubiHsmReach;
 
 impl YubiHsmReach {
@@ -40,7 +40,7 @@ impl Reach for YubiHsmReach {
         let clock = Arc::clone(opening.clock);
         let adapter = YubiHsmAdapter::open(&access, provision, suite, secrets, clock);
         let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
-        Ok(Opened { adapter, sessions_max: Some(SESSIONS_MAX) })
+        Ok(Opened { adapter, sessions_max: Some(SESSIONS_MAX), rate_max: None })
     }
 
     fn plan(&self, _: &RunLabel) -> Vec<String> {
@@ -58,14 +58,22 @@ impl Reach for YubiHsmReach {
         yubihsm::probe(&access, Arc::clone(asking.clock)).map_err(|error| error.to_string())
     }
 
-    fn clean(&self, asking: &Asking<'_>, dry_run: bool) -> Result<Vec<String>, String> {
-        let (access, clock) = (self.access(asking.prompt)?, Arc::clone(asking.clock));
-        let found = if dry_run {
-            yubihsm::left_over(&access, clock)
-        } else {
-            yubihsm::clean(&access, clock)
-        };
-        let found = found.map_err(|error| error.to_string())?;
-        Ok(found.iter().map(|it| format!("{} ({})", it.label, it.object)).collect())
+    fn clean(
+        &self,
+        asking: &Asking<'_>,
+        mine: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Labelled>, String> {
+        let access = self.access(asking.prompt)?;
+        let clock = || Arc::clone(asking.clock);
+        let told = |error: yubihsm::YubiHsmError| error.to_string();
+        let found = yubihsm::left_over(&access, clock()).map_err(told)?;
+        if found.iter().any(|it| mine(&it.label)) {
+            yubihsm::clean(&access, clock(), mine).map_err(told)?;
+        }
+        let labelled = found.into_iter().map(|it| {
+            let told = format!("{} ({})", it.label, it.object);
+            Labelled { label: it.label, told }
+        });
+        Ok(labelled.collect())
     }
 }

@@ -4,11 +4,12 @@
 //! It is the same pool of HSM sessions that a vault's replica has, and the same engine that offers load
 //! to vaults. Nothing here knows what kind of device it is.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vaultmark_hsm::{Clock, DeviceError, HsmAdapter, HsmPool};
+use vaultmark_hsm::{Clock, DeviceError, HsmAdapter, HsmPool, PoolCounters};
 use vaultmark_results::card::{
     BareCallResult, Capacity, Reconnect, SessionLimit, SessionsPoint, Soak, Tail, VaultPrediction,
 };
@@ -22,6 +23,9 @@ mod tails;
 mod target;
 
 use target::Questions;
+
+/// What comes so near to a limit that somebody set was held back by it.
+const NEAR_LIMIT: f64 = 0.9;
 
 /// How long each part takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub struct Ask {
     pub sessions_asked: u64,
     /// Never more evaluations a second than this.
     pub rate_max: Option<f64>,
+    /// The adapter makes no more device calls a second than this.
+    pub calls_max: Option<f64>,
 }
 
 /// What was found.
@@ -107,6 +113,8 @@ pub struct Findings {
     pub vault: Option<VaultPrediction>,
     /// What a reader must know, a sentence each.
     pub warnings: Vec<String>,
+    /// What ended it before everything was measured.
+    pub failed: Option<DeviceError>,
 }
 
 /// Why there is no card.
@@ -148,6 +156,8 @@ struct Bench<'a> {
     clock: &'a Arc<dyn Clock>,
     stop: &'a Stop,
     questions: Arc<Questions>,
+    /// Of all pools so far.
+    counters: Cell<PoolCounters>,
 }
 
 /// Measures a device. What was measured before somebody stopped it is returned.
@@ -162,7 +172,8 @@ pub fn measure(
     progress: &mut Progress,
 ) -> Result<Findings, BenchError> {
     let questions = Arc::new(Questions::new(&**adapter, ask.seed)?);
-    let bench = Bench { adapter, ask, clock, stop, questions };
+    let counters = Cell::default();
+    let bench = Bench { adapter, ask, clock, stop, questions, counters };
     let mut found = Findings {
         sessions: Vec::new(),
         capacity: None,
@@ -173,62 +184,110 @@ pub fn measure(
         soak: None,
         vault: None,
         warnings: Vec::new(),
+        failed: None,
     };
     let (points, capacity) = bench.saturate(progress)?;
     found.sessions = points;
-    let Some(capacity) = capacity else { return Ok(found) };
-    found.capacity = Some(capacity.clone());
-    for share in tails::SHARES {
-        if bench.stopped() {
-            return Ok(found);
-        }
-        progress.step(|| format!("offered {share} % of its capacity"));
-        let tail = bench.tail(&capacity, share)?;
-        if bench.stopped() {
-            // Cut short: it would look as if the device had not kept up.
-            return Ok(found);
-        }
-        found.tails.push(tail);
+    found.capacity = capacity.map(|capacity| bench.limited(capacity));
+    match bench.beyond(&mut found, progress) {
+        Ok(()) => {}
+        // What was measured before is worth having.
+        Err(BenchError::Device(error)) => found.failed = Some(error),
+        Err(error) => return Err(error),
     }
-    progress.step(|| "single calls".to_owned());
-    found.bare_calls = bench.bare_calls()?;
-    found.reconnect = bench.reconnect()?;
-    found.session_limit = Some(bench.session_limit());
-    found.vault = Some(VaultPrediction {
+    found.warnings = bench.warnings(&found);
+    Ok(found)
+}
+
+impl Bench<'_> {
+    /// What is measured of a device whose capacity is known.
+    fn beyond(&self, found: &mut Findings, progress: &mut Progress) -> Result<(), BenchError> {
+        let Some(capacity) = found.capacity.clone() else { return Ok(()) };
+        for share in tails::SHARES {
+            if self.stopped() {
+                return Ok(());
+            }
+            progress.step(|| format!("offered {share} % of its capacity"));
+            let tail = self.tail(&capacity, share)?;
+            if self.stopped() {
+                // Cut short: it would look as if the device had not kept up.
+                return Ok(());
+            }
+            found.tails.push(tail);
+        }
+        progress.step(|| "single calls".to_owned());
+        found.bare_calls = self.bare_calls()?;
+        found.reconnect = self.reconnect()?;
+        found.session_limit = Some(self.session_limit());
+        found.vault = capacity.limited_by.is_none().then(|| VaultPrediction {
         recoveries_per_s: capacity.evaluations_per_s,
         evaluations_per_recovery: 1,
         assumes: format!(
-            "the device is what binds; one consensus group, whose leader's device evaluates alone, with {} \
-             HSM session{}; more groups use the devices of more replicas",
+            "the device is what binds, and no processor of the vault's does its work; one consensus group, whose \
+             leader's device evaluates alone, with {} HSM session{}; more groups use the devices of more replicas",
             capacity.knee_sessions,
             if capacity.knee_sessions == 1 { "" } else { "s" },
         ),
     });
-    if let Some(length) = ask.soak
-        && !bench.stopped()
-    {
-        found.soak = Some(bench.soak(&capacity, length, progress)?);
+        if let Some(length) = self.ask.soak
+            && !self.stopped()
+        {
+            found.soak = Some(self.soak(&capacity, length, progress)?);
+        }
+        Ok(())
     }
-    found.warnings = warnings(&found);
-    Ok(found)
-}
 
-fn warnings(found: &Findings) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let failures: u64 = found.sessions.iter().map(|point| point.failures).sum();
-    if failures > 0 {
-        warnings.push(format!("{failures} evaluations failed while the device was saturated"));
+    /// Who set the limit, if it was not the device.
+    fn limited(&self, capacity: Capacity) -> Capacity {
+        let by = |what: &str, most: Option<f64>, per_s: f64| {
+            // Pacing leaves a little unused.
+            let most = most.filter(|most| per_s >= NEAR_LIMIT * most)?;
+            Some(format!("{what} {most:.0}/s"))
+        };
+        let evaluations = by("--max-rate", self.ask.rate_max, capacity.evaluations_per_s);
+        let calls = by("rate_max", self.ask.calls_max, capacity.device_calls_per_s);
+        let limited_by = evaluations.or(calls);
+        Capacity { knee_seen: capacity.knee_seen && limited_by.is_none(), limited_by, ..capacity }
     }
-    if found.capacity.as_ref().is_some_and(|capacity| !capacity.knee_seen) {
-        warnings.push(
-            "no knee was seen: more HSM sessions than were tried or granted may give more"
-                .to_owned(),
-        );
-    }
-    warnings
-}
 
-impl Bench<'_> {
+    /// Takes in what a pool counted.
+    fn note(&self, counters: PoolCounters) {
+        self.counters.set(self.counters.get() + counters);
+    }
+
+    fn warnings(&self, found: &Findings) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.stopped() {
+            warnings.push("interrupted: what was not measured by then is missing".to_owned());
+        }
+        if let Some(error) = &found.failed {
+            warnings.push(format!("cut short: {error}"));
+        }
+        let PoolCounters { checks, wrong_answers, .. } = self.counters.get();
+        if wrong_answers > 0 {
+            warnings.push(format!(
+            "the device gave {wrong_answers} wrong answers that were seen, among {checks} questions with known \
+             answers and its own proofs: it is faulty"
+        ));
+        }
+        if let Some(by) = found.capacity.as_ref().and_then(|capacity| capacity.limited_by.as_ref())
+        {
+            warnings.push(format!("limited by {by}: the device may do more"));
+        }
+        let failures: u64 = found.sessions.iter().map(|point| point.failures).sum();
+        if failures > 0 {
+            warnings.push(format!("{failures} evaluations failed while the device was saturated"));
+        }
+        let unlimited = |capacity: &&Capacity| capacity.limited_by.is_none();
+        if found.capacity.as_ref().filter(unlimited).is_some_and(|capacity| !capacity.knee_seen) {
+            warnings.push(
+                "no knee was seen: more HSM sessions than were tried or granted may give more"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
     fn stopped(&self) -> bool {
         self.stop.signal().is_some()
     }

@@ -39,6 +39,9 @@ const THROTTLED_SHARE_MAX: f64 = 0.05;
 /// Less of what was offered is not kept up, as searches for a capacity have it.
 const ACHIEVED_SHARE_MIN: f64 = 0.98;
 
+/// With one in a hundred unanswered there is no p99 to compare.
+const FAILED_SHARE_MAX: f64 = 0.01;
+
 /// What was seen of a load.
 struct Seen {
     response: Histogram<u64>,
@@ -117,7 +120,7 @@ impl Bench<'_> {
         mut each: impl FnMut(&IntervalSet),
     ) -> Result<Told, BenchError> {
         let pool = self.pool(capacity.knee_sessions, u64::from(IN_FLIGHT))?;
-        let target = DeviceTarget::new(pool, Arc::clone(&self.questions));
+        let target = DeviceTarget::new(Arc::clone(&pool), Arc::clone(&self.questions));
         let load = Load {
             name: format!("{rate:.0}/s"),
             arrival: Arrival::Poisson { rate },
@@ -146,6 +149,7 @@ impl Bench<'_> {
             each(set);
             Ok::<(), std::io::Error>(())
         })?;
+        self.note(pool.counters());
         Ok(Told { throttled: effort.throttled, length: effort.length })
     }
 }
@@ -246,6 +250,11 @@ impl Seen {
     /// What the device did not do.
     fn failed(&self) -> Vec<String> {
         let mut reasons = Vec::new();
+        let unexpected = self.intended.saturating_sub(self.response.len());
+        let share = units::float(unexpected) / units::float(self.intended.max(1));
+        if share >= FAILED_SHARE_MAX {
+            reasons.push(format!("{:.1} % had no answer", 100.0 * share));
+        }
         let good = units::float(self.good) / units::float(self.intended.max(1));
         if good < ACHIEVED_SHARE_MIN {
             reasons.push(format!("it answered {:.1} % of what was offered in time", 100.0 * good));

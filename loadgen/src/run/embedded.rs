@@ -87,8 +87,10 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
         Ok(()) => bench
             .progress
             .say(&format!("the population: {} accounts registered", units::format_count(accounts))),
-        // Load is offered to it all the same: none, since the run is stopped.
-        Err(EmbeddedError::Stopped) => {}
+        Err(EmbeddedError::Stopped) => {
+            vault.shutdown();
+            return bench.stopped(writer);
+        }
         Err(error) => return Err(TargetError::from(error).into()),
     }
 

@@ -362,6 +362,13 @@ impl<'a> Bench<'a> {
         Ok(Offered { writer, totals, seconds })
     }
 
+    /// Writes down that it was stopped before any load was offered.
+    fn stopped(mut self, writer: BundleWriter) -> Result<Done, RunError> {
+        self.run.cut_short = true;
+        let totals = Totals::new(self.terms.clone());
+        self.finish(Offered { writer, totals, seconds: Vec::new() })
+    }
+
     /// Judges and writes everything down.
     fn finish(mut self, offered: Offered) -> Result<Done, RunError> {
         let Offered { writer, totals, seconds } = offered;

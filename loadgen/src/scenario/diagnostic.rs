@@ -144,7 +144,9 @@ impl Diagnostics {
                     "flag": flag,
                     "field": diagnostic.field,
                     "message": diagnostic.message,
-                    "seen": diagnostic.seen,
+                    "seen": diagnostic.seen.as_ref().filter(|_| {
+                        !is_secret(diagnostic.field.rsplit('.').next().unwrap_or_default())
+                    }),
                     "allowed": diagnostic.allowed,
                     "suggestion": diagnostic.suggestion,
                 })
@@ -224,6 +226,7 @@ impl Snippet {
         };
         let shown = text[start..end].chars().skip(from).take(SNIPPET_CHARS_MAX);
         let shown: String = shown.map(harmless).collect::<String>().trim_end().to_owned();
+        let shown = without_secret(&shown);
         // A tab before the caret stays a tab, so that both lines have the same width.
         let indent = text[start..at].chars().skip(from);
         let indent = indent.map(|c| if c == '\t' { '\t' } else { ' ' }).collect::<String>();
@@ -231,6 +234,29 @@ impl Snippet {
         let carets = text[at..marked_end].chars().count().clamp(1, room.max(1));
         Self { line, shown, indent, carets }
     }
+}
+
+/// What stands behind the name of a secret does not go into logs.
+fn without_secret(line: &str) -> String {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-' || c == '"';
+    for (at, _) in line.match_indices('=') {
+        let before = line[..at].trim_end();
+        let name = &before[before.trim_end_matches(is_name).len()..];
+        if is_secret(name) {
+            return format!("{}= …", &line[..at]);
+        }
+    }
+    line.to_owned()
+}
+
+/// Whether a field of this name holds a secret, and not the place where one is.
+fn is_secret(name: &str) -> bool {
+    let name = name.trim_matches('"').to_lowercase();
+    let says_where = ["_file", "_env"].iter().any(|end| name.ends_with(end));
+    let named = ["password", "secret", "pin", "auth"].iter().any(|word| {
+        name == *word || name.starts_with(&format!("{word}_")) || name.contains(&format!("_{word}"))
+    });
+    named && !says_where
 }
 
 /// Characters that would move a terminal's cursor or change its colours are shown as a box.

@@ -6,7 +6,7 @@ use super::model::{Basis, Card};
 const MONTH_S: f64 = 365.2425 * 86_400.0 / 12.0;
 
 /// What a million OPRF evaluations cost on this card's device, in its price's currency; `None` without a
-/// price or without a capacity above zero.
+/// price, without a capacity above zero, or where somebody limited the device.
 ///
 /// - `million-calls`: the amount times device calls an evaluation. AWS KMS, which gives x only, takes two
 ///   calls for one evaluation, so that a million evaluations are two million calls.
@@ -19,7 +19,8 @@ const MONTH_S: f64 = 365.2425 * 86_400.0 / 12.0;
 #[must_use]
 pub fn cost_per_million_evaluations(card: &Card) -> Option<f64> {
     let price = card.price.as_ref()?;
-    let capacity = card.capacity.as_ref()?;
+    // What somebody held back could do more for the same money.
+    let capacity = card.capacity.as_ref().filter(|capacity| capacity.limited_by.is_none())?;
     let a_month = |amount: f64| amount / (capacity.evaluations_per_s * MONTH_S) * 1e6;
     let cost = match price.basis {
         Basis::MillionCalls => price.amount * capacity.device_calls_per_evaluation,

@@ -137,6 +137,9 @@ pub struct Capacity {
     pub device_calls_per_s: f64,
     /// Vendor or PKCS#11 calls over evaluations.
     pub device_calls_per_evaluation: f64,
+    /// Set if it was not the device that set the limit: who did. It could do more.
+    #[serde(default)]
+    pub limited_by: Option<String>,
 }
 
 /// The device offered a share of its capacity, whatever it answers.

@@ -68,6 +68,7 @@ pub(crate) fn card() -> Card {
             evaluations_per_s: 3_352.25,
             device_calls_per_s: 15_085.125,
             device_calls_per_evaluation: 4.5,
+            limited_by: None,
         }),
         tails: vec![
             tail(50, 1_676.0),

@@ -48,6 +48,8 @@ impl Mistakes {
     }
 
     fn note(&mut self, at: usize, field: &str, seen: Option<String>, message: String) {
+        // Messages go into logs.
+        let seen = seen.map(|seen| if is_secret(field, &seen) { "…".to_owned() } else { seen });
         if self.list.len() < MISTAKES_MAX {
             let line = self.lines.partition_point(|start| *start <= at);
             let field = field.to_owned();
@@ -308,4 +310,12 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short.escape_debug().to_string()
+}
+
+/// Whether what stands in a field may be somebody's PIN.
+fn is_secret(field: &str, seen: &str) -> bool {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    let says_where = ["file", "env", "prompt"].contains(&name);
+    let named = ["pin", "password", "secret"].iter().any(|word| field.contains(word));
+    named && !says_where || seen.contains("pin-value")
 }

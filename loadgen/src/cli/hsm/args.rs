@@ -160,10 +160,14 @@ Examples:
   vaultmark hsm clean luna.toml --dry-run
   vaultmark hsm clean luna.toml
 
-It removes only what is labelled vaultmark-<run>.")]
+It removes only what is labelled vaultmark-<run> of runs that have ended on this machine. What a fleet's replicas have in a device
+(vaultmark-<fleet>-<replica>) is removed with --fleets alone: the fleet may be up, and would lose its keys.")]
 pub struct CleanArgs {
     /// A device (see list), or a file that ends in .toml
     pub device: String,
+    /// Also what is a fleet's
+    #[arg(long)]
+    pub fleets: bool,
     /// Print what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,

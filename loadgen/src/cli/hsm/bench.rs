@@ -108,11 +108,13 @@ fn measured(
         sessions_asked: sessions
             .unwrap_or_else(|| granted.map_or(SESSIONS_DEFAULT, |n| n.saturating_add(1))),
         rate_max: args.max_rate.map(f64::from),
+        calls_max: opened.rate_max.map(f64::from),
     };
     let mut progress = Progress::new(mode(global), Arc::clone(&clock));
     let found = hsm_bench::measure(&opened.adapter, &ask, &clock, &stop, &mut progress);
     progress.end();
     let found = found.map_err(|error| error.to_string())?;
+    let failed = found.failed.clone();
     let card = card(device, &opened.adapter, granted, (args, effort), found, started, &*clock);
     // What was created goes before anything is said of it.
     drop(opened);
@@ -129,9 +131,14 @@ fn measured(
         ui.out(&table(&card));
         ui.line(&path.display().to_string());
     }
+    if let Some(error) = &failed {
+        ui.error(&error.to_string());
+        ui.note("what was measured before is on the card; vaultmark hsm clean removes what may be left in the device");
+    }
     Ok(match stop.signal() {
         Some(15) => Exit::Terminated,
         Some(_) => Exit::Interrupted,
+        None if failed.is_some() => Exit::Error,
         None if card.tails.iter().any(|tail| tail.verdict == TailVerdict::Invalid) => Exit::Invalid,
         None => Exit::Pass,
     })
@@ -193,9 +200,11 @@ fn head(card: &Card) -> String {
     let device = &card.device;
     let mut text = format!("{} ({}, {})\n", device.name, device.provision, device.suite);
     text += &format!("  {}\n", device.description);
-    // It says of itself that it is modelled.
-    for told in [&device.modelled, &device.caveat].into_iter().flatten() {
-        text += &format!("  {told}\n");
+    if let Some(modelled) = &device.modelled {
+        text += &format!("  modelled: {modelled}\n");
+    }
+    if let Some(caveat) = &device.caveat {
+        text += &format!("  {caveat}\n");
     }
     text
 }
@@ -222,7 +231,11 @@ fn saturated(card: &Card) -> String {
             capacity.evaluations_per_s,
             capacity.knee_sessions,
             if capacity.knee_sessions == 1 { "" } else { "s" },
-            if capacity.knee_seen { "" } else { ", no knee seen" },
+            match &capacity.limited_by {
+                Some(by) => format!(", limited by {by}: the device may do more"),
+                None if capacity.knee_seen => String::new(),
+                None => ", no knee seen".to_owned(),
+            },
         );
     }
     text

@@ -7,7 +7,7 @@ use vaultmark_hsm::{Clock, SystemClock};
 
 use super::{CleanArgs, find, prompt};
 use crate::cli::{Exit, Ui};
-use crate::devices::{Asking, run_label};
+use crate::devices::{Asking, Labelled, Owner, run_label};
 
 /// Removes it.
 pub(super) fn clean(args: &CleanArgs, ui: &mut Ui) -> Exit {
@@ -29,25 +29,45 @@ pub(super) fn clean(args: &CleanArgs, ui: &mut Ui) -> Exit {
         clock: &clock,
         prompt: &*prompt(),
     };
-    match device.clean(&asking, args.dry_run) {
-        Ok(labels) if args.json => {
-            ui.json(&json!({ "device": device.name, "removed": !args.dry_run, "objects": labels }));
-            Exit::Pass
-        }
-        Ok(labels) if labels.is_empty() => {
-            ui.line(&format!("{}: nothing of ours is left", device.name));
-            Exit::Pass
-        }
-        Ok(labels) => {
-            let what = if args.dry_run { "would be removed" } else { "removed" };
-            for label in labels {
-                ui.line(&format!("{label}: {what}"));
-            }
-            Exit::Pass
-        }
+    let removable = |label: &str| match Owner::of(label) {
+        Owner::Gone => true,
+        Owner::Alive(_) => false,
+        Owner::Fleet => args.fleets,
+    };
+    let found = match device.clean(&asking, &|label| !args.dry_run && removable(label)) {
+        Ok(found) => found,
         Err(why) => {
             ui.error(&why);
-            Exit::Error
+            return Exit::Error;
         }
+    };
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|object| removable(&object.label));
+    if args.json {
+        let told = |objects: &[Labelled]| -> Vec<String> {
+            objects.iter().map(|object| object.told.clone()).collect()
+        };
+        ui.json(&json!({
+            "device": device.name,
+            "removed": !args.dry_run,
+            "objects": told(&removed),
+            "kept": told(&kept),
+        }));
+        return Exit::Pass;
     }
+    if removed.is_empty() {
+        ui.line(&format!("{}: nothing of ours is left", device.name));
+    }
+    let what = if args.dry_run { "would be removed" } else { "removed" };
+    for object in removed {
+        ui.line(&format!("{}: {what}", object.told));
+    }
+    for object in kept {
+        let why = match Owner::of(&object.label) {
+            Owner::Alive(process) => format!("kept: process {process} uses it"),
+            Owner::Gone | Owner::Fleet => "kept: a fleet's; --fleets removes it".to_owned(),
+        };
+        ui.line(&format!("{}: {why}", object.told));
+    }
+    Exit::Pass
 }
