@@ -1,6 +1,6 @@
 //! The binary as users and scripts meet it: exit codes, messages, what a run leaves however it ends.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -237,6 +237,23 @@ fn interrupted_runs_keep_what_they_measured() {
         assert!(count >= 100, "{count}");
         assert_eq!(run["operations"]["recover"]["intended"], count, "what was sent has ended");
     }
+}
+
+/// Nobody whose registration did not happen is asked for, and so nobody is missed.
+#[test]
+fn a_stopped_registration_accuses_nobody() {
+    let place = Place::new();
+    place.write("vault.toml", VAULT);
+    let flags = ["--out", "out", "--set", "population.accounts=1000000"];
+    let arguments = [&["run", "vault.toml"], &flags[..]].concat();
+    let mut child = place.command(&arguments).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let mut said = lines.by_ref().map_while(Result::ok);
+    assert!(said.any(|line| line.starts_with("registering the population")), "it registers");
+    signal(&child, "-INT");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let run = place.run_json("out");
+    assert_eq!((&run["state"], &run["verdict"]), (&"finished".into(), &Value::Null));
 }
 
 #[test]

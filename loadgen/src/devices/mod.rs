@@ -500,3 +500,23 @@ impl Device {
         self.reach.clean(asking, mine)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_a_label_is() {
+        let own = i32::try_from(std::process::id()).expect("a process id");
+        for (label, owner) in [
+            (format!("vaultmark-{own}"), Owner::Alive(own)),
+            (format!("vaultmark-{own}-2"), Owner::Alive(own)),
+            (format!("vaultmark-{own}/own"), Owner::Alive(own)),
+            // No system has so many.
+            ("vaultmark-999999999-1".to_owned(), Owner::Gone),
+            ("vaultmark-three-1".to_owned(), Owner::Fleet),
+        ] {
+            assert_eq!(Owner::of(&label), owner, "{label}");
+        }
+    }
+}

@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn no_message_shows_a_secret() {
+        for line in ["password=\"hunter2\"", "secret_access_key = \"hunter2\"", "pin = \"hunter2\""]
+        {
+            let text = format!("name = \"a\"\nfamily = \"yubihsm\"\n{line}");
+            let mistakes = DeviceSpec::parse("d.toml", &text).expect_err("there is no such field");
+            let told = format!("{mistakes}{}", mistakes.to_json());
+            assert!(told.contains("unknown field") && !told.contains("hunter2"), "{told}");
+        }
+    }
+
+    #[test]
     fn what_is_right_is_taken() {
         let text = "name = \"a\"\nfamily = \"yubihsm\"\nconnector = \"127.0.0.1\"\npublication = \"public\"\n\
                     [price]\namount = 650\ncurrency = \"EUR\"\nbasis = \"purchase\"\namortise_months = 36";

@@ -19,8 +19,11 @@ const MONTH_S: f64 = 365.2425 * 86_400.0 / 12.0;
 #[must_use]
 pub fn cost_per_million_evaluations(card: &Card) -> Option<f64> {
     let price = card.price.as_ref()?;
-    // What somebody held back could do more for the same money.
-    let capacity = card.capacity.as_ref().filter(|capacity| capacity.limited_by.is_none())?;
+    let capacity = card.capacity.as_ref()?;
+    if capacity.limited_by.is_some() && price.basis != Basis::MillionCalls {
+        // What somebody held back could do more for the same money.
+        return None;
+    }
     let a_month = |amount: f64| amount / (capacity.evaluations_per_s * MONTH_S) * 1e6;
     let cost = match price.basis {
         Basis::MillionCalls => price.amount * capacity.device_calls_per_evaluation,

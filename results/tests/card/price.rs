@@ -37,7 +37,11 @@ fn what_has_no_price_or_no_capacity_has_no_cost() {
     failed.capacity = None;
     // No card that is read says this.
     let unspread = priced(1.0, Basis::Purchase, None);
-    for card in [unpriced, failed, unspread] {
+    // Somebody held it back: it could do more for the same money.
+    let mut limited = priced(1.0, Basis::Month, None);
+    let by = Some("--max-rate 100/s".to_owned());
+    limited.capacity.as_mut().expect("a capacity").limited_by = by;
+    for card in [unpriced, failed, unspread, limited] {
         assert_eq!(cost_per_million_evaluations(&card), None);
     }
 }

@@ -121,6 +121,20 @@ source = "here"
 }
 
 #[test]
+fn no_message_shows_a_pin() {
+    for line in [
+        "pin = \"hunter2\"",
+        "pin_value = \"hunter2\"",
+        "password = \"hunter2\"",
+        "uri = \"pkcs11:token=vm?pin-value=hunter2\"",
+        "[pin]\nvalue = \"hunter2\"",
+    ] {
+        let error = Profile::parse("mine.toml", line).expect_err("most of it is missing");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_at_once_with_its_place() {
     let text = r#"name = "mine"
 titel = "My HSM"
