@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use vaultmark::engine::{GuessCheck, Plan};
 use vaultmark::run::measure;
-use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
+use vaultmark::scenario::{Arrival, Load, LoadPopulation, Phases, Popularity, Population};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
 use vaultmark_results::{Phase, hist};
 use vaultmark_targets::null::NullTarget;
@@ -25,6 +25,8 @@ fn load(rate: f64, in_flight: u32, backlog: u32) -> Load {
         name: "people".to_owned(),
         arrival: Arrival::Constant { rate },
         mix: vec![(Operation::Recover, 1)],
+        retry: None,
+        population: LoadPopulation::default(),
         in_flight,
         backlog,
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use vaultmark::engine::{GuessCheck, Plan};
 use vaultmark::guesses::Found;
 use vaultmark::run::measure;
-use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
+use vaultmark::scenario::{Arrival, Load, LoadPopulation, Phases, Popularity, Population};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
 use vaultmark_targets::{Evidence, Operation, Outcome, Reply, Request, Target};
 
@@ -98,6 +98,8 @@ fn run(wrong: Wrong, concurrent_attempts: bool) -> (bool, Found) {
             name: "people".to_owned(),
             arrival: Arrival::Poisson { rate: 200.0 },
             mix: vec![(Operation::Recover, 1), (Operation::RecoverWrong, 1)],
+            retry: None,
+            population: LoadPopulation::default(),
             in_flight: 100,
             backlog: 100,
         }],

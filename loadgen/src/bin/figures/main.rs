@@ -6,6 +6,7 @@ mod closed;
 mod device;
 mod etcd;
 mod fleet;
+mod idle;
 mod instrument;
 mod population;
 mod quorum;
@@ -101,7 +102,8 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 14] = [
+    idle::MILLION,
     Figure {
         name: "truth-1s",
         what: "1,000/s for 5 s, one stall of 1 s, 32 in flight: how far the reported response p90 is from the truth",

@@ -1,5 +1,7 @@
 //! Scenarios read, refused and written again. Data first: a text and what must come of it.
 
+use vaultmark_targets::Operation;
+
 use super::*;
 
 mod random;
@@ -88,6 +90,8 @@ fn a_short_scenario_has_every_field() {
         name: "people".to_owned(),
         arrival: Arrival::Poisson { rate: 200.0 },
         mix: vec![(Operation::Register, 5), (Operation::Recover, 90), (Operation::RecoverWrong, 5)],
+        retry: None,
+        population: LoadPopulation::default(),
         in_flight: 1_000,
         backlog: 10_000,
     };
