@@ -19,7 +19,9 @@ use crate::engine::{GuessCheck, Plan};
 use crate::host;
 use crate::recorder::IntervalSet;
 use crate::run::measure;
-use crate::scenario::{Arrival, Client, Fidelity, Load, LoadPopulation, Phases, Popularity, Population};
+use crate::scenario::{
+    Arrival, Client, Fidelity, Load, LoadPopulation, Phases, Popularity, Population,
+};
 
 /// Operations of the null run: at some 300 ns each, a tenth of a second.
 pub const NULL_OPERATIONS: u64 = 300_000;

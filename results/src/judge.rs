@@ -70,7 +70,9 @@ fn closed_loop_warning(run: &Run, rows: &[Row]) -> Option<String> {
     let judged: Vec<&str> = judged.collect();
     let judged = match judged.len() {
         0 => String::new(),
-        _ => format!("; so {} can say less than of people who come by themselves", judged.join(", ")),
+        _ => {
+            format!("; so {} can say less than of people who come by themselves", judged.join(", "))
+        }
     };
     Some(format!(
         "closed loop: the virtual users of {loads} {} ask nothing while they wait, so that their response time \

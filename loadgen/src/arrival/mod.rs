@@ -26,9 +26,9 @@ use vaultmark_hsm::{Moment, clock::nanos};
 pub use closed::IDLE_USER_BYTES;
 pub use diurnal::HOURS;
 pub(crate) use diurnal::peak_max;
-#[cfg(test)]
-use replay::Format;
 pub use replay::{BadLine, BadLog, Entry, Recording};
+#[cfg(test)]
+use replay::{Format, Header};
 
 use crate::chance::Chance;
 use crate::scenario::{Arrival, Phases};
@@ -102,9 +102,7 @@ impl Schedule {
             Arrival::Replay { recording, speed } => {
                 Law::Replay(replay::Replay::new(recording.clone(), *speed))
             }
-            Arrival::Closed(closed) => {
-                Law::Closed(closed::Users::new(closed, seed, phases, share))
-            }
+            Arrival::Closed(closed) => Law::Closed(closed::Users::new(closed, seed, phases, share)),
         };
         let end = start.after(length);
         let mut schedule = Self { law, seed, start, end, next_ns: 0.0, expected: 0.0, number: 0 };

@@ -98,7 +98,7 @@ impl Recording {
             .map_err(|error| BadLog::File(format!("{path} cannot be read: {error}")))?;
         let extension = Path::new(path).extension().and_then(|end| end.to_str());
         let format = match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("csv") => Format::Csv(None),
+            Some("csv") => Format::Csv(Header::Unread),
             Some("ndjson" | "jsonl") => Format::Ndjson,
             _ => {
                 let why = format!("{path}: the name does not say whether it is CSV or NDJSON");
@@ -108,7 +108,11 @@ impl Recording {
         Self::parse(path, BufReader::new(file), format)
     }
 
-    pub(super) fn parse(path: &str, mut from: impl BufRead, mut format: Format) -> Result<Self, BadLog> {
+    pub(super) fn parse(
+        path: &str,
+        mut from: impl BufRead,
+        mut format: Format,
+    ) -> Result<Self, BadLog> {
         let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
         let mut bytes = Vec::new();
         for line in 1.. {
@@ -131,7 +135,7 @@ impl Recording {
                 lines.extend(format.line(line, &bytes, &mut mistakes));
                 debug_assert!(mistakes.len() <= found + 3, "a line has three fields");
             }
-            if mistakes.len() >= MISTAKES_MAX || too_long || format.is_unknown(line) {
+            if mistakes.len() >= MISTAKES_MAX || too_long || format.is_unknown() {
                 break;
             }
             if lines.len() > LINES_MAX {
@@ -238,9 +242,17 @@ struct Line {
 
 /// What lines look like.
 pub(super) enum Format {
-    /// Where the columns are, once the first line has told.
-    Csv(Option<Columns>),
+    /// The first line tells where the columns are.
+    Csv(Header),
     Ndjson,
+}
+
+/// The first line of a CSV file.
+pub(super) enum Header {
+    Unread,
+    /// It does not name the columns that are needed.
+    Wrong,
+    Read(Columns),
 }
 
 #[derive(Clone, Copy)]
@@ -257,9 +269,9 @@ impl BadLine {
 }
 
 impl Format {
-    /// Whether the columns of a CSV file are still not known behind its header.
-    const fn is_unknown(&self, line: usize) -> bool {
-        matches!(self, Self::Csv(None)) && line > 1
+    /// Whether the header of a CSV file was read and names no columns: then no line can be.
+    const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Csv(Header::Wrong))
     }
 
     fn line(&mut self, line: usize, bytes: &[u8], mistakes: &mut Vec<BadLine>) -> Option<Line> {
@@ -274,11 +286,13 @@ impl Format {
             return None;
         }
         match self {
-            Self::Csv(columns @ None) => {
-                *columns = header(line, text, mistakes);
+            Self::Csv(header @ Header::Unread) => {
+                let columns = columns(line, text, mistakes);
+                *header = columns.map_or(Header::Wrong, Header::Read);
                 None
             }
-            Self::Csv(Some(columns)) => {
+            Self::Csv(Header::Wrong) => None,
+            Self::Csv(Header::Read(columns)) => {
                 let Some(fields) = csv_fields(text) else {
                     let message = "a quote that is not closed, or stands within a field".to_owned();
                     mistakes.push(BadLine::new(line, "", message, Some(text.to_owned())));
@@ -314,7 +328,7 @@ impl Format {
 }
 
 /// Where the columns of a CSV file are.
-fn header(line: usize, text: &str, mistakes: &mut Vec<BadLine>) -> Option<Columns> {
+fn columns(line: usize, text: &str, mistakes: &mut Vec<BadLine>) -> Option<Columns> {
     let names = csv_fields(text).unwrap_or_default();
     let place = |name: &str| names.iter().position(|one| one.trim() == name);
     let mut wanted = |name: &'static str| {

@@ -185,7 +185,7 @@ fn a_burst_rises_and_halves() {
 }
 
 fn log(path: &str, text: &str) -> Result<Recording, BadLog> {
-    let format = if path.ends_with("csv") { Format::Csv(None) } else { Format::Ndjson };
+    let format = if path.ends_with("csv") { Format::Csv(Header::Unread) } else { Format::Ndjson };
     Recording::parse(path, Cursor::new(text.as_bytes().to_vec()), format)
 }
 
@@ -242,9 +242,10 @@ fn every_bad_line_of_a_log_is_told() {
         let told: Vec<String> = match log(path, text) {
             Ok(recording) => panic!("{recording:?} of {text}"),
             Err(BadLog::File(why)) => vec![why],
-            Err(BadLog::Lines(lines)) => {
-                lines.iter().map(|bad| format!("{} {}: {}", bad.line, bad.field, bad.message)).collect()
-            }
+            Err(BadLog::Lines(lines)) => lines
+                .iter()
+                .map(|bad| format!("{} {}: {}", bad.line, bad.field, bad.message))
+                .collect(),
         };
         assert_eq!(told, expected, "{text}");
     };
@@ -268,9 +269,11 @@ fn every_bad_line_of_a_log_is_told() {
     );
     check("log.csv", "at,operation\n", &["log.csv has no line to replay"]);
     check("log.csv", "", &["log.csv has no line to replay"]);
-    check("log.csv", "at,operation\n0,recover\n99999999999,recover\n", &[
-        "log.csv spans 1157407 days: \"at\" is in seconds, or in RFC 3339",
-    ]);
+    check(
+        "log.csv",
+        "at,operation\n0,recover\n99999999999,recover\n",
+        &["log.csv spans 1157407 days: \"at\" is in seconds, or in RFC 3339"],
+    );
     check(
         "log.ndjson",
         "{\"at\": 1, \"operation\": \"recover\"}\n[1]\n{\"at\": true}\n{\"at\n",
@@ -281,7 +284,8 @@ fn every_bad_line_of_a_log_is_told() {
             "4 : not JSON: EOF while parsing a string at line 1 column 4",
         ],
     );
-    for bad in ["2026-13-01T00:00:00Z", "2026-01-01 25:00:00Z", "2026-01-01T00:00:00", "1e3", "1.", "."]
+    for bad in
+        ["2026-13-01T00:00:00Z", "2026-01-01 25:00:00Z", "2026-01-01T00:00:00", "1e3", "1.", "."]
     {
         let text = format!("at,operation\n{bad},recover\n");
         check("log.csv", &text, &[&format!("2 at: \"{bad}\" is not a time")]);
@@ -347,15 +351,15 @@ fn users(users: u32, up: Option<u64>, down: u64) -> Closed {
 #[test]
 fn virtual_users_ask_wait_think_and_ask_again() {
     // A second for each turn, 40 s.
-    let asked = self::asked(&users(3, Some(0), 0), 100, Share::WHOLE);
-    assert_eq!(asked.len(), 120);
-    for (user, iteration, at) in asked {
+    let turns = asked(&users(3, Some(0), 0), 100, Share::WHOLE);
+    assert_eq!(turns.len(), 120);
+    for (user, iteration, at) in turns {
         assert!(user < 3 && at == iteration * 1_000, "{user} {iteration} {at}");
     }
     let few = Closed { iterations: Some(2), ..users(3, Some(0), 0) };
-    assert_eq!(self::asked(&few, 100, Share::WHOLE).len(), 6);
+    assert_eq!(asked(&few, 100, Share::WHOLE).len(), 6);
     // A target that takes ten times as long is asked less: that is what a closed loop does.
-    assert_eq!(self::asked(&users(3, Some(0), 0), 9_100, Share::WHOLE).len(), 12);
+    assert_eq!(asked(&users(3, Some(0), 0), 9_100, Share::WHOLE).len(), 12);
 }
 
 #[test]
@@ -421,15 +425,14 @@ fn laws() -> impl Strategy<Value = Arrival> {
             .prop_map(|(rates, each)| Arrival::Steps { rates, each }),
         (rate(), 1.0..20.0_f64, prop::option::of(time(90_000)), 0.0..24.0_f64)
             .prop_map(|(mean, peak, day, from)| diurnal(mean, peak, day, from)),
-        (rate(), prop_oneof![Just(0.0), Just(1.0)], time(30_000), time(5_000), time(30_000)).prop_map(
-            |(rate, share, at, rise, half_life)| Arrival::Burst {
+        (rate(), prop_oneof![Just(0.0), Just(1.0)], time(30_000), time(5_000), time(30_000))
+            .prop_map(|(rate, share, at, rise, half_life)| Arrival::Burst {
                 base: rate * share,
                 peak: rate * 2.0,
                 at,
                 rise,
                 half_life
-            }
-        ),
+            }),
     ]
 }
 

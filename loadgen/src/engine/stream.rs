@@ -106,8 +106,7 @@ impl Stream {
         if self.waiting() >= self.backlog_max {
             return false;
         }
-        let queue =
-            if arrival.account.is_some() { &mut self.returning } else { &mut self.backlog };
+        let queue = if arrival.account.is_some() { &mut self.returning } else { &mut self.backlog };
         queue.push_back(arrival);
         true
     }

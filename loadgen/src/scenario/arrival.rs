@@ -244,7 +244,9 @@ impl fmt::Display for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
         match self {
-            Self::Constant { rate } | Self::Poisson { rate } => write!(f, " {}", format_rate(*rate)),
+            Self::Constant { rate } | Self::Poisson { rate } => {
+                write!(f, " {}", format_rate(*rate))
+            }
             Self::Ramp { from, to } => {
                 write!(f, " from {} to {}", format_rate(*from), format_rate(*to))
             }
@@ -270,7 +272,11 @@ impl fmt::Display for Arrival {
             Self::Replay { recording, speed } => {
                 let arrivals = format_count(recording.len() as u64);
                 write!(f, " of {arrivals} arrivals of {}", recording.path())?;
-                if (*speed - 1.0).abs() > f64::EPSILON { write!(f, " at {speed} ×") } else { Ok(()) }
+                if (*speed - 1.0).abs() > f64::EPSILON {
+                    write!(f, " at {speed} ×")
+                } else {
+                    Ok(())
+                }
             }
             Self::Closed(closed) => {
                 let users = format_count(closed.users.into());
@@ -286,7 +292,10 @@ impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tries, right, after } = self;
         let right = format_share(*right);
-        write!(f, "who is refused tries up to {tries} times, {after} apart, right by {right} each time")
+        write!(
+            f,
+            "who is refused tries up to {tries} times, {after} apart, right by {right} each time"
+        )
     }
 }
 

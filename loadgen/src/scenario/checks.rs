@@ -104,7 +104,9 @@ fn arrivals(typed: &Typed, mistakes: &mut Mistakes) {
             Arrival::Closed(closed) => {
                 let whole = phases.warm_up + measure + phases.cool_down;
                 let ramps = match &closed.ramping {
-                    Ramping::UpDown { up, down } => up.unwrap_or(phases.warm_up).saturating_add(*down),
+                    Ramping::UpDown { up, down } => {
+                        up.unwrap_or(phases.warm_up).saturating_add(*down)
+                    }
                     // Longer ones are cut off: their first part may be all that is asked for.
                     Ramping::Stages(_) => Duration::ZERO,
                 };

@@ -113,7 +113,8 @@ fn diurnal(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival
         let peak = field.number(false, 1.0..=24.0, mistakes)?;
         if peak > most * 0.99 {
             // A peak as high as that would leave nobody to the other hours.
-            let message = format!("{} times the mean is more than one hour of 24 can have", field.shown());
+            let message =
+                format!("{} times the mean is more than one hour of 24 can have", field.shown());
             field.wrong(message, &format!("a number from 1 to {:.2}", most * 0.99), mistakes);
             return None;
         }
@@ -160,7 +161,8 @@ fn time_of_day(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<f64> {
     let text = field.text(EXAMPLE, mistakes)?;
     let parsed = text.split_once(':').and_then(|(hour, minute)| {
         let number = |digits: &str| {
-            let plain = (1..=2).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+            let plain =
+                (1..=2).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
             plain.then(|| digits.parse::<u8>().ok())?
         };
         let (hour, minute) = (number(hour)?, number(minute).filter(|_| minute.len() == 2)?);

@@ -103,7 +103,10 @@ fn arrivals() -> impl Strategy<Value = Arrival> {
         rate().prop_map(|rate| Arrival::Poisson { rate }),
         (rate(), prop_oneof![Just(0.0), rate()]).prop_map(|(from, to)| Arrival::Ramp { from, to }),
         steps.prop_map(|rates| Arrival::Steps { rates, each: None }),
-        rate().prop_map(|rate| Arrival::Steps { rates: vec![rate], each: Some(Duration::from_secs(7)) }),
+        rate().prop_map(|rate| Arrival::Steps {
+            rates: vec![rate],
+            each: Some(Duration::from_secs(7))
+        }),
         (
             1e-6..=4e5_f64,
             1.0..=2.0_f64,
@@ -119,16 +122,17 @@ fn arrivals() -> impl Strategy<Value = Arrival> {
                 from_hour: f64::from(hour) + f64::from(minute) / 60.0,
                 hours,
             }),
-        (rate(), day(), day()).prop_map(|(rate, rise, half_life)| Arrival::Burst {
-            base: rate / 2.0,
-            peak: rate,
-            at: Duration::ZERO,
-            rise,
-            half_life,
-        })
-        .prop_filter("a base of a rate", |burst| {
-            matches!(burst, Arrival::Burst { base, .. } if *base >= 1e-6)
-        }),
+        (rate(), day(), day())
+            .prop_map(|(rate, rise, half_life)| Arrival::Burst {
+                base: rate / 2.0,
+                peak: rate,
+                at: Duration::ZERO,
+                rise,
+                half_life,
+            })
+            .prop_filter("a base of a rate", |burst| {
+                matches!(burst, Arrival::Burst { base, .. } if *base >= 1e-6)
+            }),
         closed,
     ]
 }
@@ -174,9 +178,12 @@ fn loads() -> impl Strategy<Value = Load> {
     let weights = prop::array::uniform3(0_u32..=1_000_000)
         .prop_filter("an operation", |weights| weights.iter().any(|weight| *weight > 0));
     let limits = (1_u32..=100_000, 0_u32..=10_000_000);
-    let retry = (2_u8..=100, 0_u32..=1_000_000, thinking()).prop_map(|(tries, millionths, after)| {
-        Retry { tries, right: f64::from(millionths) / 1e6, after }
-    });
+    let retry =
+        (2_u8..=100, 0_u32..=1_000_000, thinking()).prop_map(|(tries, millionths, after)| Retry {
+            tries,
+            right: f64::from(millionths) / 1e6,
+            after,
+        });
     let retry = prop::option::of(retry);
     let population = prop::option::of(popularities());
     (arrivals(), weights, retry, population, limits).prop_map(
