@@ -326,7 +326,7 @@ fn virtual_users_go_on_after_what_was_not_answered() {
     let seen = run(&plan, &target, &clock);
     assert_eq!((seen.intended, seen.timed_out), (100, 100));
     // Room for three of ten, none to wait: who is turned away thinks and comes again.
-    let mut plan = plan.clone();
+    let mut plan = plan;
     plan.loads = vec![Load { backlog: 0, ..closed(10, ms(100), 3) }];
     let (clock, target) = simulated(fixed(1_000, ms(300)));
     let seen = run(&plan, &target, &clock);
