@@ -8,7 +8,7 @@ use toml::Value as Toml;
 use vaultmark_results::units::{exact_duration, exact_percent};
 
 use super::resolve::VERSION;
-use super::{Arrival, Popularity, RemoteSpec, Scenario, TargetSpec, TimedFault};
+use super::{Arrival, Fidelity, Popularity, RemoteSpec, Scenario, TargetSpec, TimedFault};
 
 impl Scenario {
     /// The scenario as TOML.
@@ -36,6 +36,9 @@ impl Scenario {
         writeln!(out, "concurrent_attempts = {}", self.population.concurrent_attempts)?;
         writeln!(out, "\n[client]")?;
         writeln!(out, "fidelity = {}", text(self.client.fidelity.name()))?;
+        if self.client.fidelity == Fidelity::Lean {
+            writeln!(out, "full_every = {}", self.client.full_every)?;
+        }
         writeln!(out, "stretching = {}", text(self.client.stretching.name()))?;
         writeln!(out, "timeout = {}", duration(self.client.timeout))?;
         writeln!(out, "\n[phases]")?;
