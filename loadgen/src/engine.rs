@@ -432,6 +432,11 @@ fn guesses(plan: &Plan) -> Option<Guesses> {
     (!shared).then(|| Guesses::new(&plan.population, fresh, plan.start))
 }
 
+/// The seed of one load: two draw different dice for the arrivals of one number.
+pub(crate) fn seed_of_load(seed: u64, load: usize) -> u64 {
+    Chance::of(seed, SALT_LOAD, load as u64).bits()
+}
+
 impl Stream {
     const fn has_room(&self) -> bool {
         self.in_flight < self.in_flight_max
@@ -439,8 +444,7 @@ impl Stream {
 
     fn new(plan: &Plan, load: usize) -> Self {
         let own = &plan.loads[load];
-        // Two loads draw different dice for the arrivals of one number.
-        let seed = Chance::of(plan.seed, SALT_LOAD, load as u64).bits();
+        let seed = seed_of_load(plan.seed, load);
         let length = plan.end().since(plan.start);
         let share = |limit: u32| -> u32 {
             let workers = u32::try_from(plan.workers).unwrap_or(u32::MAX);

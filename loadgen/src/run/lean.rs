@@ -15,6 +15,7 @@ use vaultmark_targets::{
 
 use super::{Bench, RunError, TargetError};
 use crate::arrival::Schedule;
+use crate::engine::seed_of_load;
 use crate::host;
 use crate::scenario::{Fidelity, Scenario};
 use crate::workload::Workload;
@@ -74,7 +75,7 @@ impl Expected {
         let phases = scenario.phases;
         let length = phases.warm_up + phases.measure + phases.cool_down;
         let numbered = |n: usize| {
-            let (seed, start) = (scenario.seed, Moment::ZERO);
+            let (seed, start) = (seed_of_load(scenario.seed, n), Moment::ZERO);
             let mut schedule = Schedule::new(loads[n].arrival, seed, start, length);
             let mut count = 0;
             while schedule.peek().is_some() && count * (loads.len() as u64) < SHARES_MAX {
@@ -84,7 +85,9 @@ impl Expected {
             count * loads.len() as u64
         };
         let end = (0..loads.len()).map(numbered).max().unwrap_or(0).min(SHARES_MAX);
-        let workload = |n| Workload::new(scenario.seed, n, &scenario.population, loads);
+        // As the engine has them.
+        let seed = |n| seed_of_load(scenario.seed, n);
+        let workload = |n| Workload::new(seed(n), n, &scenario.population, loads);
         Self { workloads: (0..loads.len()).map(workload).collect(), end }
     }
 
@@ -150,8 +153,8 @@ impl Bench<'_> {
         };
         if on_the_spot > 0 {
             self.run.warnings.push(format!(
-                "{} recoveries found nothing prepared, and made it during the run: their clients cost about half \
-                 as much again",
+                "{} recoveries found nothing prepared, and made it during the run: their clients cost more than \
+                 twice as much",
                 units::format_count(on_the_spot)
             ));
         }

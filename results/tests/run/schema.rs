@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, LeanResult, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth, State,
-    Violation, ViolationOperation,
+    DeviceResult, FaultMark, Hsm, LeanResult, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth,
+    State, Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 

@@ -11,8 +11,9 @@
 //! record n, 144 bytes: keys of account n (128) ‖ first half of SHA-256(hash of the header ‖ n ‖ keys) (16)
 //! ```
 //!
-//! Read with `pread`, not mapped: a look-up takes some half a microsecond of a recovery's hundred either way,
-//! and a mapped file that somebody shortens ends the process with SIGBUS, where this tells an error.
+//! Read with `pread`, not mapped. Of a million accounts in the page cache that takes 0.5 µs a look-up, where a mapped
+//! file takes 0.05 µs (measured): one part in a hundred of a lean recovery. For that a mapped file that somebody
+//! shortens ends the process with SIGBUS, where this tells an error, and mapping is `unsafe`.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};

@@ -87,11 +87,14 @@ pub(super) fn times(point: &Point, secret: &Secret) -> [u8; ELEMENT_LEN] {
     encode(&(point * secret))
 }
 
-/// Both secrets times one point: what the point is in each of a digit's places is computed once, and
+/// Both secrets times one element, `None` where the bytes are not one or the identity: what the point is in each of a digit's places is computed once, and
 /// each secret adds up the places in which it has the same digit before it multiplies by that digit.
-pub(super) fn twins(point: &Point, secrets: [&Secret; 2]) -> [[u8; ELEMENT_LEN]; 2] {
-    let places = doublings(point);
-    secrets.map(|secret| {
+pub(super) fn twins(
+    element: &[u8; ELEMENT_LEN],
+    secrets: [&Secret; 2],
+) -> Option<[[u8; ELEMENT_LEN]; 2]> {
+    let places = doublings(&decode(element)?);
+    Some(secrets.map(|secret| {
         let mut same = [ProjectivePoint::IDENTITY; VALUES];
         for (place, digit) in places.iter().zip(digits(secret)) {
             if let Some(sum) = digit.checked_sub(1).and_then(|at| same.get_mut(at)) {
@@ -105,7 +108,7 @@ pub(super) fn twins(point: &Point, secrets: [&Secret; 2]) -> [[u8; ELEMENT_LEN];
             product += running;
         }
         encode(&product)
-    })
+    }))
 }
 
 /// `None` where the bytes are not the encoding of an element, or of the identity.

@@ -7,6 +7,7 @@ use curve25519_dalek::constants::RISTRETTO_BASEPOINT_TABLE;
 use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoBasepointTable, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::IsIdentity;
+use vaultmark_hsm::software::twins_in_variable_time;
 
 /// Bytes of an element.
 pub(super) const ELEMENT_LEN: usize = 32;
@@ -58,12 +59,12 @@ pub(super) fn times(point: &Point, secret: &Secret) -> [u8; ELEMENT_LEN] {
     (point * secret).compress().to_bytes()
 }
 
-/// Both secrets times one point.
-pub(super) fn twins(point: &Point, secrets: [&Secret; 2]) -> [[u8; ELEMENT_LEN]; 2] {
-    let half = Scalar::from_bytes_mod_order(HALF);
-    let points = secrets.map(|secret| point * (secret * half));
-    let encoded = RistrettoPoint::double_and_compress_batch(&points);
-    [encoded[0].to_bytes(), encoded[1].to_bytes()]
+/// Both secrets times one element. `None` where the bytes are not one, or the identity.
+pub(super) fn twins(
+    element: &[u8; ELEMENT_LEN],
+    secrets: [&Secret; 2],
+) -> Option<[[u8; ELEMENT_LEN]; 2]> {
+    twins_in_variable_time(element, secrets)
 }
 
 /// `None` where the bytes are not the canonical encoding of an element, or of the identity.

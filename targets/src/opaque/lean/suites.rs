@@ -203,10 +203,10 @@ macro_rules! lean {
                     account: &[u8],
                 ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), OpaqueError> {
                     let share = ke2[SHARE..MAC].try_into().map_err(|_| OpaqueError::Malformed)?;
-                    let share = group::decode(&share).ok_or(OpaqueError::Malformed)?;
                     let ephemeral =
                         group::decode_secret(&prepared.secret).ok_or(OpaqueError::Malformed)?;
-                    let twins = Zeroizing::new(group::twins(&share, [&ephemeral, private]));
+                    let twins = group::twins(&share, [&ephemeral, private]);
+                    let twins = Zeroizing::new(twins.ok_or(OpaqueError::Malformed)?);
                     let mut transcript = self.transcript(prepared, ke2, account);
                     let hashed = transcript.clone().finalize();
 
