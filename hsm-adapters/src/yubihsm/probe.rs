@@ -51,7 +51,10 @@ pub fn probe(access: &YubiHsmAccess, clock: Arc<dyn Clock>) -> Result<Capabiliti
     let description = describe(&mut channel, modelled.as_deref())?;
     let mut notes = Vec::new();
     if let Some(modelled) = &modelled {
-        notes.push(format!("no device but a simulator; its service times: {modelled}"));
+        notes.push(format!(
+            "modelled: no device but a simulator; {}",
+            modelled.trim_start_matches("modelled: ")
+        ));
     }
     let told = |error: CallError| error.into_adapter_error("asking for the device's limits");
     let (records, free) = channel.storage().map_err(told)?;

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vaultmark::host;
 use vaultmark_hsm::pkcs11::figures::{Unbatched, Way, bare, jobs, pooled};
 use vaultmark_hsm::pkcs11::softhsm;
@@ -57,10 +58,10 @@ pub(crate) fn pkcs11_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
     let folder = lab.folder()?;
     let (adapter, jobs) = token(&folder, KeyProvision::KeyInside)?;
     let unbatched: Arc<dyn HsmAdapter> = Arc::new(Unbatched(Arc::clone(&adapter) as _));
-    let mut runs = Vec::new();
+    let mut each_count = [(1, Vec::new()), (2, Vec::new()), (8, Vec::new())];
     for number in 1..=RUNS {
-        let mut worst = f64::INFINITY;
-        for sessions in [1, 2, 8] {
+        for (sessions, ratios) in &mut each_count {
+            let sessions = *sessions;
             let rate = |way: usize| {
                 let rate = match way {
                     // Enough callers to keep every HSM session busy.
@@ -80,11 +81,16 @@ pub(crate) fn pkcs11_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
                 each(calls),
                 pool / calls,
             ));
-            worst = worst.min(pool / signs);
+            ratios.push(pool / signs);
         }
-        runs.push(worst);
     }
-    Ok(runs)
+    // Three figures, each with its own median: the lowest is told.
+    for (_, ratios) in &mut each_count {
+        ratios.sort_by(f64::total_cmp);
+    }
+    let lowest = each_count.into_iter().map(|(_, ratios)| ratios);
+    let lowest = lowest.min_by(|a, b| a[RUNS / 2].total_cmp(&b[RUNS / 2]));
+    Ok(lowest.unwrap_or_default())
 }
 
 /// At one caller no batch forms and both sides run the same code: what differs is noise, for which this
@@ -194,6 +200,13 @@ pub(crate) fn evaluation(lab: &Lab, batch: usize) -> Result<Vec<f64>, String> {
 /// The worst median over commands beyond what the machine takes for the same bytes, in microseconds.
 pub(crate) fn yubihsm_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
     const CALLS: usize = 2_000;
+    // On one core: which core a thread wakes up on, and whether that one was asleep, is the machine's affair,
+    // and takes as long as the commands do.
+    let everywhere = sched_getaffinity(None).map_err(|error| error.to_string())?;
+    let mut here = CpuSet::new();
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| everywhere.is_set(*cpu)).ok_or("no processor")?;
+    here.set(first);
+    sched_setaffinity(None, &here).map_err(|error| error.to_string())?;
     let mut runs = Vec::new();
     for number in 1..=RUNS {
         let commands = overhead::measure(&lab.clock, CALLS).map_err(|error| error.to_string())?;
@@ -207,5 +220,6 @@ pub(crate) fn yubihsm_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
         // The first is the machine's own.
         runs.push(worst - us(commands[0].median));
     }
+    sched_setaffinity(None, &everywhere).map_err(|error| error.to_string())?;
     Ok(runs)
 }

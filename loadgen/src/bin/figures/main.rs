@@ -196,7 +196,7 @@ const FIGURES: [Figure; 18] = [
     },
     Figure {
         name: "pkcs11-overhead",
-        what: "SoftHSM, P-256, key-inside: evaluations/s through the pool over a bare loop of the same C_ calls and sign recovery; the worst of 1, 2 and 8 HSM sessions",
+        what: "SoftHSM, P-256, key-inside: evaluations/s through the pool over a bare loop of the same C_ calls and sign recovery; the lowest median of 1, 2 and 8 HSM sessions",
         unit: "x",
         bound: Bound::AtLeast(0.95),
         measure: |lab| devices::pkcs11_overhead(lab).map(Measured::from),
@@ -224,7 +224,7 @@ const FIGURES: [Figure; 18] = [
     },
     Figure {
         name: "yubihsm-overhead",
-        what: "a command of the YubiHSM simulator without its service-time model, through the public client, whose own cost is in it, less what the loopback takes for the same bytes: the worst median over commands",
+        what: "a command of the YubiHSM simulator without its service-time model, through the public client, whose own cost is in it, on one core, less what the loopback takes for the same bytes: the worst median over commands",
         unit: "us",
         bound: Bound::AtMost(200.0),
         measure: |lab| devices::yubihsm_overhead(lab).map(Measured::from),
