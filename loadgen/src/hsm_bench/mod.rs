@@ -66,7 +66,7 @@ impl Effort {
         let points = u32::try_from(saturate::counts(sessions_max).len()).unwrap_or(u32::MAX);
         let tails = u32::try_from(tails::SHARES.len()).unwrap_or(u32::MAX);
         points * (self.saturate.0 + self.saturate.1)
-            + tails * (self.tail.0 + self.tail.1)
+            + tails * (tails::LEAD + self.tail.0 + self.tail.1)
             + 3 * self.bare
             // Reconnecting and the limit of HSM sessions: a few calls each.
             + Duration::from_secs(2)

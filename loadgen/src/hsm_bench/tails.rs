@@ -27,6 +27,9 @@ pub(super) const SHARES: [u64; 3] = [50, 70, 90];
 const SOAK_SHARE: u64 = 70;
 /// Windows of a soak: enough to see a trend in.
 const SOAK_WINDOWS: u32 = 20;
+/// From making a worker's histograms to its first arrival: the first time the system has to find the memory,
+/// which took 0.4 s on a small machine.
+pub(super) const LEAD: Duration = Duration::from_secs(1);
 /// Evaluations in flight: at 70 % of its capacity no device is so far behind.
 const IN_FLIGHT: u32 = 8_192;
 /// An evaluation without an answer for so long has timed out.
@@ -132,7 +135,7 @@ impl Bench<'_> {
             seed: self.ask.seed,
             worker: 0,
             workers: 1,
-            start: self.clock.now().after(Duration::from_millis(5)),
+            start: self.clock.now().after(LEAD),
             phases: Phases { warm_up, measure: length, cool_down: Duration::ZERO },
             loads: vec![load],
             population: Population {
