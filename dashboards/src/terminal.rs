@@ -191,7 +191,8 @@ fn slos(page: &mut Page, run: &Run) {
             };
             let rule = format!("{sign} {}", plain(&slo.rule));
             let few = if slo.under_sampled { "  (few samples)" } else { "" };
-            (code, vec![rule, words.measured, format!("{}{few}", words.margin)])
+            let closed = if slo.closed_loop { "  (closed loop)" } else { "" };
+            (code, vec![rule, words.measured, format!("{}{few}{closed}", words.margin)])
         })
         .collect();
     page.table(1, &rows);
@@ -207,6 +208,12 @@ fn operations(page: &mut Page, run: &Run) {
         format_count(run.unsent),
         words::seconds(run.measured_s),
     );
+    for load in &run.loads {
+        let looped = if load.open_loop { "" } else { " (closed loop)" };
+        let retry = load.retry.as_ref().map_or_else(String::new, |retry| format!("; {retry}"));
+        let told = format!("{}: {}{looped}{retry}", load.name, load.arrival);
+        page.wrapped("  ", 4, &plain(&told));
+    }
     page.wrapped("  ", 2, &rates);
     if run.operations.is_empty() {
         return;

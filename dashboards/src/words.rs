@@ -230,6 +230,9 @@ impl SloWords {
                 (true, _) if of_faults => "operations did not succeed steadily again",
                 (true, _) => "falls among operations that did not end as expected",
                 (false, true) => "fewer than ten samples lie above this quantile",
+                (false, false) if slo.closed_loop => {
+                    "closed loop: users who wait ask nothing, so this is no open loop's figure"
+                }
                 (false, false) => "",
             },
         }

@@ -365,6 +365,7 @@ fn any_slo() -> impl Strategy<Value = SloResult> {
             ok,
             infinite,
             under_sampled,
+            closed_loop: false,
         },
     )
 }

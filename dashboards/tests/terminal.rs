@@ -84,6 +84,7 @@ fn slo(
         ok,
         infinite: false,
         under_sampled: false,
+        closed_loop: false,
     }
 }
 

@@ -6,7 +6,6 @@
 //! goes to its recorder. Nothing is skipped: an arrival is sent, or waits in the backlog, or is
 //! counted as unsent.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,16 +14,15 @@ use vaultmark_hsm::{Clock, Moment};
 use vaultmark_targets::{Operation, Outcome, Reply, Request, Target};
 
 mod plan;
+mod stream;
 
 pub use plan::{GuessCheck, Plan};
 
-use crate::arrival::Schedule;
-use crate::chance::Chance;
 use crate::guesses::{self, Guesses, Ticket};
 use crate::recorder::{Exchange, Recorder, Sample};
 use crate::recovery::{Event, Trace};
 use crate::slab::{Place, Slab};
-use crate::workload::Workload;
+use stream::{Next, Stream};
 
 /// Longest spin before an intended start: the kernel wakes a thread some 50 µs late at worst.
 const SPIN_MAX: Duration = Duration::from_micros(50);
@@ -33,15 +31,20 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 /// finished operations wait for all it still has to send.
 const BURST_MAX: u32 = 32;
 
-/// What the dice are for; see [`Chance::of`].
-const SALT_LOAD: u64 = 0x6C6F_6164;
+/// Where in a request's number stands how often its person had tried before: above every number that a
+/// day of arrivals at a million a second, of a thousand loads, comes to.
+const TRIED_SHIFT: u32 = 56;
 
 /// An arrival on its way.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     load: usize,
     number: u64,
+    /// Attempts that its person has behind them.
+    tried: u8,
     operation: Operation,
+    /// The account that its person has already.
+    account: Option<u64>,
     intended: Moment,
     held_by: HeldBy,
 }
@@ -68,17 +71,6 @@ struct Sent {
     ticket: Ticket,
 }
 
-/// One load as this worker keeps it.
-#[derive(Debug)]
-struct Stream {
-    schedule: Schedule,
-    workload: Workload,
-    in_flight: u32,
-    in_flight_max: u32,
-    backlog: VecDeque<Arrival>,
-    backlog_max: usize,
-}
-
 /// A worker at work.
 struct Worker<'a, T: Target, F, E> {
     plan: Plan,
@@ -95,6 +87,7 @@ struct Worker<'a, T: Target, F, E> {
     ended_at: Moment,
     spun: Duration,
     waited_for_account: u64,
+    unretried: u64,
 }
 
 /// How a worker's run ended.
@@ -107,6 +100,8 @@ pub struct Ended {
     pub spun: Duration,
     /// Arrivals that found room in flight but no account without an attempt outstanding.
     pub waited_for_account: u64,
+    /// People who would have tried again, and gave up because too many others were about to.
+    pub unretried: u64,
     /// What the check of guess bounds found.
     pub found: guesses::Found,
     /// The operations near faults.
@@ -149,6 +144,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             ended_at: plan.end(),
             spun: Duration::ZERO,
             waited_for_account: 0,
+            unretried: 0,
             streams,
             plan,
             target,
@@ -177,16 +173,16 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         }
         self.give_up_backlog();
         self.recorder.finish(self.clock.now());
-        let Self { ended_at: at, spun, waited_for_account, guesses, trace, .. } = self;
+        let Self { ended_at: at, spun, waited_for_account, unretried, guesses, trace, .. } = self;
         let found = guesses.map_or_else(guesses::Found::default, Guesses::into_found);
-        Ended { at, spun, waited_for_account, found, trace }
+        Ended { at, spun, waited_for_account, unretried, found, trace }
     }
 
     /// Sends what is due, a burst at most.
     fn send_due(&mut self, perform: &impl Fn(&T, Request) -> F) {
         let mut now = self.clock.now();
         for _ in 0..BURST_MAX {
-            let Some((load, number, intended)) = self.next_arrival() else { return };
+            let Some((load, intended)) = self.next_arrival() else { return };
             if intended > now {
                 // The burst itself took time, in which more may have come due.
                 now = self.clock.now();
@@ -194,25 +190,17 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
                     return;
                 }
             }
-            self.streams[load].schedule.advance();
-            if number % self.plan.workers == self.plan.worker {
-                let operation = self.streams[load].workload.operation(number);
-                let held_by = HeldBy::Nothing;
-                self.arrive(Arrival { load, number, operation, intended, held_by }, now, perform);
+            if let Some(arrival) = self.streams[load].take() {
+                self.arrive(arrival, now, perform);
             }
         }
     }
 
-    /// The next arrival of all loads, unless the run has ended before it.
-    fn next_arrival(&self) -> Option<(usize, u64, Moment)> {
-        let next = |(load, stream): (usize, &Stream)| {
-            stream.schedule.peek().map(|(number, at)| (load, number, at))
-        };
+    /// The load of the next arrival of all, and its intended start, unless the run has ended before it.
+    fn next_arrival(&self) -> Option<(usize, Moment)> {
+        let next = |(load, stream): (usize, &Stream)| stream.next().map(|at| (load, at));
         let streams = self.streams.iter().enumerate();
-        streams
-            .filter_map(next)
-            .min_by_key(|(_, _, at)| *at)
-            .filter(|(_, _, at)| *at < self.ended_at)
+        streams.filter_map(next).min_by_key(|(_, at)| *at).filter(|(_, at)| *at < self.ended_at)
     }
 
     fn arrive(&mut self, arrival: Arrival, now: Moment, perform: &impl Fn(&T, Request) -> F) {
@@ -223,17 +211,15 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             // This worker was held up for longer than anybody waits. Sending now would only drown
             // the target in what nobody wants any more: it is the instrument's failure, and counted.
             self.recorder.unsent_instrument(phase, operation);
+            self.leave(&arrival, arrival.account, now);
             return;
         }
-        if self.streams[arrival.load].backlog.is_empty() && self.send(arrival, perform) {
+        if self.streams[arrival.load].is_first(&arrival) && self.send(arrival, perform) {
             return;
         }
         let stream = &mut self.streams[arrival.load];
         let held_by = if stream.has_room() { HeldBy::Account } else { HeldBy::Room };
-        let queued = stream.backlog.len() < stream.backlog_max;
-        if queued {
-            stream.backlog.push_back(Arrival { held_by, ..arrival });
-        }
+        let queued = stream.queue(Arrival { held_by, ..arrival });
         match (held_by, queued) {
             (HeldBy::Room, true) => self.recorder.waited_for_room(phase, operation),
             (HeldBy::Room, false) => {
@@ -247,6 +233,17 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
                 }
             }
         }
+        if !queued {
+            self.leave(&arrival, arrival.account, now);
+        }
+    }
+
+    /// Whoever came has left for good, and gives back the account that was theirs.
+    fn leave(&mut self, arrival: &Arrival, account: Option<u64>, now: Moment) {
+        if let Some(account) = account {
+            self.busy.set(account, false);
+        }
+        self.streams[arrival.load].left(arrival.number, now);
     }
 
     /// Sends an arrival if there is room in flight and an account without an attempt outstanding.
@@ -256,11 +253,14 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             return false;
         }
         let busy = &self.busy;
-        let free = stream.workload.account(arrival.number, arrival.operation, |one| busy.is(one));
-        let Some(account) = free else { return false };
+        let account = arrival.account.or_else(|| {
+            stream.workload.account(arrival.number, arrival.operation, |one| busy.is(one))
+        });
+        let Some(account) = account else { return false };
         stream.in_flight += 1;
         self.busy.set(account, true);
         let number = arrival.number * self.plan.loads.len() as u64 + arrival.load as u64;
+        let number = number | u64::from(arrival.tried) << TRIED_SHIFT;
         let Arrival { operation, intended, .. } = arrival;
         let at = self.clock.now();
         // What waited for room is sent within this loop's turn in which it came free. What waited
@@ -288,8 +288,13 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     /// Records an operation's end and gives back what it held.
     fn finish(&mut self, sent: &Sent, reply: &Reply, now: Moment) {
         let Arrival { load, operation, intended, .. } = sent.arrival;
-        self.streams[load].in_flight -= 1;
-        self.busy.set(sent.account, false);
+        let stream = &mut self.streams[load];
+        stream.in_flight -= 1;
+        let next = stream.tried(&sent.arrival, sent.account, reply.outcome, now);
+        if next != Next::Again {
+            self.unretried += u64::from(next == Next::TooMany);
+            self.leave(&sent.arrival, Some(sent.account), now);
+        }
         self.look(sent, reply, now);
         self.recorder.ended(&Sample {
             phase: self.plan.phase(intended),
@@ -337,11 +342,11 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     /// another load than the one that held it.
     fn send_backlog(&mut self, perform: &impl Fn(&T, Request) -> F) {
         for load in 0..self.streams.len() {
-            while let Some(arrival) = self.streams[load].backlog.front().copied() {
+            while let Some(arrival) = self.streams[load].front() {
                 if !self.send(arrival, perform) {
                     break;
                 }
-                self.streams[load].backlog.pop_front();
+                self.streams[load].pop_front();
             }
         }
     }
@@ -358,7 +363,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     }
 
     fn close_interval(&mut self, now: Moment) {
-        let backlog = self.streams.iter().map(|stream| stream.backlog.len()).sum();
+        let backlog = self.streams.iter().map(Stream::waiting).sum();
         self.recorder.close_interval(now, self.slab.len(), backlog);
         while self.next_interval <= now {
             self.next_interval = self.next_interval.after(crate::recorder::INTERVAL);
@@ -371,7 +376,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         if now < self.ended_at || self.next_arrival().is_some() {
             return false;
         }
-        let backlogged = self.streams.iter().any(|stream| !stream.backlog.is_empty());
+        let backlogged = self.streams.iter().any(|stream| stream.waiting() > 0);
         // Each operation in flight ends by its own timeout at the latest; the backlog gets no more
         // than that either.
         self.slab.is_empty() && (!backlogged || now >= self.ended_at.after(self.plan.timeout))
@@ -380,7 +385,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 
     fn give_up_backlog(&mut self) {
         for load in 0..self.streams.len() {
-            while let Some(arrival) = self.streams[load].backlog.pop_front() {
+            while let Some(arrival) = self.streams[load].pop_front() {
                 let phase = self.plan.phase(arrival.intended);
                 match arrival.held_by {
                     HeldBy::Room => self.recorder.unsent_no_room(phase, arrival.operation),
@@ -394,7 +399,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 
     /// Waits for the next thing to do: an arrival, a timeout, the end of an interval, or a wake.
     fn wait(&mut self, now: Moment) {
-        let arrival = self.next_arrival().map_or(Moment::MAX, |(_, _, at)| at);
+        let arrival = self.next_arrival().map_or(Moment::MAX, |(_, at)| at);
         let timeout = self.slab.oldest().map(|(_, sent)| sent.at.after(self.plan.timeout));
         let end = if now < self.ended_at { self.ended_at } else { Moment::MAX };
         let backlog_end = self.ended_at.after(self.plan.timeout);
@@ -430,32 +435,6 @@ fn guesses(plan: &Plan) -> Option<Guesses> {
         GuessCheck::Lived => false,
     };
     (!shared).then(|| Guesses::new(&plan.population, fresh, plan.start))
-}
-
-impl Stream {
-    const fn has_room(&self) -> bool {
-        self.in_flight < self.in_flight_max
-    }
-
-    fn new(plan: &Plan, load: usize) -> Self {
-        let own = &plan.loads[load];
-        // Two loads draw different dice for the arrivals of one number.
-        let seed = Chance::of(plan.seed, SALT_LOAD, load as u64).bits();
-        let length = plan.end().since(plan.start);
-        let share = |limit: u32| -> u32 {
-            let workers = u32::try_from(plan.workers).unwrap_or(u32::MAX);
-            limit.div_ceil(workers)
-        };
-        let backlog_max = share(own.backlog) as usize;
-        Self {
-            schedule: Schedule::new(own.arrival, seed, plan.start, length),
-            workload: Workload::new(seed, load, &plan.population, &plan.loads),
-            in_flight: 0,
-            in_flight_max: share(own.in_flight).max(1),
-            backlog: VecDeque::with_capacity(backlog_max),
-            backlog_max,
-        }
-    }
 }
 
 /// Accounts with an attempt outstanding, and those that belong to other workers: a bit each.

@@ -19,7 +19,9 @@ use crate::engine::{GuessCheck, Plan};
 use crate::host;
 use crate::recorder::IntervalSet;
 use crate::run::measure;
-use crate::scenario::{Arrival, Client, Fidelity, Load, Phases, Popularity, Population};
+use crate::scenario::{
+    Arrival, Client, Fidelity, Load, LoadPopulation, Phases, Popularity, Population,
+};
 
 /// Operations of the null run: at some 300 ns each, a tenth of a second.
 pub const NULL_OPERATIONS: u64 = 300_000;
@@ -152,6 +154,8 @@ fn plan(clock: &Arc<dyn Clock>, rate: f64, length: Duration, in_flight: u32) -> 
         name: "self-test".to_owned(),
         arrival: Arrival::Constant { rate },
         mix: vec![(Operation::Recover, 1)],
+        retry: None,
+        population: LoadPopulation::default(),
         in_flight,
         backlog: 1_000_000,
     };

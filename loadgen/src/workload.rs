@@ -4,17 +4,24 @@
 //! does not burn the keys it is going to recover; registrations make accounts of their own beyond
 //! it. When the account drawn already has an attempt outstanding another one is drawn, so only that
 //! choice depends on how the run goes.
+//!
+//! Several workers share a run by account: an arrival belongs to the worker that the account it draws
+//! first belongs to. So no account is asked by two, the arrivals of all workers together are those that
+//! one worker alone would have made, and what each has of a Poisson process is one of its own.
 
 use rand::RngCore;
 use rand_distr::{Distribution, Zipf};
-use vaultmark_targets::Operation;
+use vaultmark_targets::{Operation, Outcome};
 
+use crate::arrival::Recording;
 use crate::chance::Chance;
-use crate::scenario::{Load, Popularity, Population};
+use crate::scenario::{Arrival, Load, Popularity, Population, Retry};
 
 /// What the dice are for; see [`Chance::of`].
 const SALT_OPERATION: u64 = 0x6F70;
 const SALT_ACCOUNT: u64 = 0x6163_6374;
+const SALT_LOGGED: u64 = 0x6C6F_6767;
+const SALT_RETRY: u64 = 0x7265_7472;
 
 /// How often another account is drawn before every account is tried in turn. With half of the
 /// accounts busy, one in 2¹⁶ arrivals comes to that.
@@ -27,14 +34,20 @@ pub struct Workload {
     /// Operations with their cumulated weights.
     mix: Vec<(Operation, u64)>,
     weight: u64,
+    /// Where it is not a mix but a log that says what is asked.
+    recording: Option<Recording>,
+    retry: Option<Retry>,
     parts: Parts,
+    popularity: Popularity,
     zipf: Option<[Option<Zipf<f64>>; 2]>,
     /// Accounts this load registers are `first_new + n · stride`: no two loads share any.
     first_new: u64,
     stride: u64,
+    /// Whether any worker may ask any account.
+    concurrent: bool,
 }
 
-/// Which accounts of the population an operation draws from: `start .. start + len`.
+/// Accounts in a row: `start .. start + len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The first.
@@ -43,7 +56,7 @@ pub struct Part {
     pub len: u64,
 }
 
-/// The population, divided.
+/// The accounts that a load asks, divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// For `recover`.
@@ -53,26 +66,46 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Divides a population by the weights that all loads together give to right and to wrong
+    /// The parts of load number `index`. Loads with accounts of their own have them from the end of the
+    /// population, the first such load the last ones; the others share the rest.
+    #[must_use]
+    pub fn of_load(population: &Population, loads: &[Load], index: usize) -> Self {
+        let mut end = population.accounts;
+        for (at, load) in loads.iter().enumerate() {
+            let Some(own) = load.population.accounts else { continue };
+            let start = end.saturating_sub(own);
+            if at == index {
+                return Self::divide(Part { start, len: end - start }, [load]);
+            }
+            end = start;
+        }
+        let shared = loads.iter().filter(|load| load.population.accounts.is_none());
+        Self::divide(Part { start: 0, len: end }, shared)
+    }
+
+    /// Divides accounts by the weights that all their loads together give to right and to wrong
     /// passwords; each part that is drawn from has at least one account.
     #[must_use]
-    pub fn divide(population: &Population, loads: &[Load]) -> Self {
-        let weight = |wanted| -> u128 {
-            let weights = loads.iter().flat_map(|load| &load.mix);
-            weights.filter(|(op, _)| *op == wanted).map(|(_, weight)| u128::from(*weight)).sum()
-        };
-        let (right, wrong) = (weight(Operation::Recover), weight(Operation::RecoverWrong));
-        let accounts = population.accounts;
-        let share = u128::from(accounts) * wrong / (right + wrong).max(1);
-        let mut len = u64::try_from(share).unwrap_or(accounts);
-        if wrong > 0 && accounts > 1 {
+    pub fn divide<'a>(accounts: Part, loads: impl IntoIterator<Item = &'a Load>) -> Self {
+        let (mut right, mut wrong) = (0_u128, 0_u128);
+        for (operation, weight) in loads.into_iter().flat_map(|load| &load.mix) {
+            match operation {
+                Operation::Register => {}
+                Operation::Recover => right += u128::from(*weight),
+                Operation::RecoverWrong => wrong += u128::from(*weight),
+            }
+        }
+        let Part { start, len: all } = accounts;
+        let share = u128::from(all) * wrong / (right + wrong).max(1);
+        let mut len = u64::try_from(share).unwrap_or(all);
+        if wrong > 0 && all > 1 {
             len = len.max(1);
         }
         if right > 0 {
-            len = len.min(accounts.saturating_sub(1));
+            len = len.min(all.saturating_sub(1));
         }
-        let recover = Part { start: 0, len: accounts - len };
-        Self { recover, wrong: Part { start: recover.len, len } }
+        let recover = Part { start, len: all - len };
+        Self { recover, wrong: Part { start: start + recover.len, len } }
     }
 
     /// The part an operation draws from; `None` for those that make accounts.
@@ -90,29 +123,65 @@ impl Workload {
     /// The work of load number `index` of `loads`.
     #[must_use]
     pub fn new(seed: u64, index: usize, population: &Population, loads: &[Load]) -> Self {
+        let own = &loads[index];
         let mut weight = 0;
-        let mix = loads[index].mix.iter().map(|(operation, own)| {
+        let mix = own.mix.iter().map(|(operation, own)| {
             weight += u64::from(*own);
             (*operation, weight)
         });
         let mix = mix.collect();
-        let parts = Parts::divide(population, loads);
-        let zipf = match population.popularity {
-            Popularity::Uniform => None,
+        let parts = Parts::of_load(population, loads, index);
+        let popularity = own.population.popularity.unwrap_or(population.popularity);
+        let zipf = match popularity {
+            Popularity::Uniform | Popularity::Hot { .. } | Popularity::InTurn => None,
             Popularity::Zipf(s) => {
                 Some([parts.recover, parts.wrong].map(|part| Zipf::new(part.len, s).ok()))
             }
         };
-        let first_new = population.accounts + index as u64;
-        Self { seed, mix, weight, parts, zipf, first_new, stride: loads.len() as u64 }
+        let recording = match &own.arrival {
+            Arrival::Replay { recording, .. } => Some(recording.clone()),
+            _ => None,
+        };
+        Self {
+            seed,
+            mix,
+            weight,
+            recording,
+            retry: own.retry,
+            parts,
+            popularity,
+            zipf,
+            first_new: population.accounts + index as u64,
+            stride: loads.len() as u64,
+            concurrent: population.concurrent_attempts,
+        }
     }
 
     /// The operation of arrival `n`.
     #[must_use]
     pub fn operation(&self, n: u64) -> Operation {
+        if let Some(entry) = self.recording.as_ref().and_then(|log| log.entry(n)) {
+            return entry.operation;
+        }
         let dice = Chance::of(self.seed, SALT_OPERATION, n).below(self.weight);
         let chosen = self.mix.iter().find(|(_, cumulated)| dice < *cumulated);
         chosen.map_or(Operation::Recover, |(operation, _)| *operation)
+    }
+
+    /// The worker that arrival `n` belongs to, of `workers`.
+    #[must_use]
+    pub fn worker(&self, n: u64, workers: u64) -> u64 {
+        if workers <= 1 {
+            return 0;
+        }
+        let operation = self.operation(n);
+        match self.parts.of(operation) {
+            // Whoever makes an account has it to itself.
+            Some(part) if !self.concurrent && part.len > 0 => {
+                self.draw(n, 0, part, operation, &mut self.dice(n)) % workers
+            }
+            _ => n % workers,
+        }
     }
 
     /// The account of arrival `n`, one that is not `busy`; `None` if all of them are.
@@ -120,26 +189,83 @@ impl Workload {
         let Some(part) = self.parts.of(operation) else {
             return Some(self.first_new + n * self.stride);
         };
-        let mut dice = Chance::of(self.seed, SALT_ACCOUNT, n);
-        let mut account = self.draw(part, operation, &mut dice);
-        for _ in 1..DRAWS_MAX {
+        let mut dice = self.dice(n);
+        let mut account = self.draw(n, 0, part, operation, &mut dice);
+        for again in 1..DRAWS_MAX {
             if !busy(account) {
                 return Some(account);
             }
-            account = self.draw(part, operation, &mut dice);
+            account = self.draw(n, again, part, operation, &mut dice);
         }
+        let part = self.within(part);
         let from = account - part.start;
         (0..part.len).map(|step| part.start + (from + step) % part.len).find(|one| !busy(*one))
     }
 
-    fn draw(&self, part: Part, operation: Operation, dice: &mut Chance) -> u64 {
+    /// What the person of arrival `n` tries next whose attempt number `tried`, from 1, ended so, and how
+    /// long they think before; `None`: they are done, or give up.
+    #[must_use]
+    pub fn again(
+        &self,
+        n: u64,
+        tried: u8,
+        operation: Operation,
+        outcome: Outcome,
+    ) -> Option<(Operation, std::time::Duration)> {
+        let retry = self.retry?;
+        let refused = operation == Operation::RecoverWrong && outcome == Outcome::Refused;
+        if !refused || tried >= retry.tries {
+            return None;
+        }
+        let mut dice = Chance::of(self.seed, SALT_RETRY + u64::from(tried), n);
+        let right = dice.unit() < retry.right;
+        let operation = if right { Operation::Recover } else { Operation::RecoverWrong };
+        Some((operation, retry.after.draw(&mut dice)))
+    }
+
+    /// Whether anybody tries again.
+    #[must_use]
+    pub const fn retries(&self) -> bool {
+        self.retry.is_some()
+    }
+
+    const fn dice(&self, n: u64) -> Chance {
+        Chance::of(self.seed, SALT_ACCOUNT, n)
+    }
+
+    /// The accounts that are drawn at all.
+    fn within(&self, part: Part) -> Part {
+        match self.popularity {
+            Popularity::Hot { accounts, share } if share >= 1.0 => {
+                Part { len: part.len.min(accounts), ..part }
+            }
+            _ => part,
+        }
+    }
+
+    /// The account of arrival `n`, drawn for the first time or, others being busy, `again`.
+    fn draw(&self, n: u64, again: u64, part: Part, operation: Operation, dice: &mut Chance) -> u64 {
+        let logged = self.recording.as_ref().and_then(|log| log.entry(n));
+        if let (Some(account), 0) = (logged.and_then(|entry| entry.account), again) {
+            return part.start + Chance::of(self.seed, SALT_LOGGED, account).below(part.len);
+        }
         let zipf = self.zipf.as_ref().and_then(|zipf| match operation {
             Operation::RecoverWrong => zipf[1].as_ref(),
             Operation::Register | Operation::Recover => zipf[0].as_ref(),
         });
-        let place = match zipf {
-            Some(zipf) => rank(zipf.sample(dice)) - 1,
-            None => dice.below(part.len),
+        let place = match (self.popularity, zipf) {
+            (_, Some(zipf)) => rank(zipf.sample(dice)) - 1,
+            (Popularity::Hot { accounts, share }, None) => {
+                let hot = accounts.min(part.len);
+                // Where all are hot there are no others.
+                if hot == part.len || dice.unit() < share {
+                    dice.below(hot)
+                } else {
+                    hot + dice.below(part.len - hot)
+                }
+            }
+            (Popularity::InTurn, None) => n.wrapping_add(again).checked_rem(part.len).unwrap_or(0),
+            (Popularity::Uniform | Popularity::Zipf(_), None) => dice.below(part.len),
         };
         part.start + place.min(part.len.saturating_sub(1))
     }
@@ -179,92 +305,4 @@ impl RngCore for Chance {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::scenario::Arrival;
-
-    fn load(mix: &[(Operation, u32)]) -> Load {
-        let arrival = Arrival::Constant { rate: 1.0 };
-        Load { name: "people".into(), arrival, mix: mix.to_vec(), in_flight: 1, backlog: 1 }
-    }
-
-    fn people(accounts: u64, popularity: Popularity) -> Population {
-        Population { accounts, popularity, concurrent_attempts: false }
-    }
-
-    use Operation::{Recover, RecoverWrong, Register};
-
-    #[test]
-    fn parts_are_disjoint_and_cover_the_population() {
-        for (accounts, mix, recover, wrong) in [
-            (1_000, vec![(Recover, 90), (RecoverWrong, 5), (Register, 5)], 948, 52),
-            (1_000, vec![(Recover, 1)], 1_000, 0),
-            (1_000, vec![(RecoverWrong, 1)], 0, 1_000),
-            (2, vec![(Recover, 1_000), (RecoverWrong, 1)], 1, 1),
-            (2, vec![(Recover, 1), (RecoverWrong, 1_000)], 1, 1),
-            (0, vec![(Register, 1)], 0, 0),
-        ] {
-            let parts = Parts::divide(&people(accounts, Popularity::Uniform), &[load(&mix)]);
-            assert_eq!((parts.recover.len, parts.wrong.len), (recover, wrong), "{mix:?}");
-            assert_eq!(parts.wrong.start, parts.recover.len);
-        }
-    }
-
-    #[test]
-    fn operations_come_by_weight_and_draw_from_their_part() {
-        let loads = [load(&[(Register, 5), (Recover, 90), (RecoverWrong, 5)])];
-        for popularity in [Popularity::Uniform, Popularity::Zipf(1.1)] {
-            let work = Workload::new(42, 0, &people(1_000, popularity), &loads);
-            let mut counts = [0_u32; 3];
-            let mut new = HashSet::new();
-            for n in 0..100_000 {
-                let operation = work.operation(n);
-                counts[operation.index()] += 1;
-                let account = work.account(n, operation, |_| false).unwrap();
-                assert_eq!(Some(account), work.account(n, operation, |_| false));
-                match operation {
-                    Register => assert!(account >= 1_000 && new.insert(account)),
-                    Recover => assert!(account < 948),
-                    RecoverWrong => assert!((948..1_000).contains(&account)),
-                }
-            }
-            assert!(counts[0].abs_diff(5_000) < 345 && counts[2].abs_diff(5_000) < 345);
-        }
-    }
-
-    #[test]
-    fn a_popular_account_comes_more_often() {
-        let loads = [load(&[(Recover, 1)])];
-        let work = Workload::new(42, 0, &people(1_000, Popularity::Zipf(1.0)), &loads);
-        let mut counts = vec![0_u32; 1_000];
-        for n in 0..100_000 {
-            counts[usize::try_from(work.account(n, Recover, |_| false).unwrap()).unwrap()] += 1;
-        }
-        // Of 1,000 ranks with weight 1/r the first has a share of 1/7.485.
-        assert!(counts[0].abs_diff(13_360) < 600, "{}", counts[0]);
-        assert!(counts[1].abs_diff(6_680) < 400, "{}", counts[1]);
-    }
-
-    #[test]
-    fn a_busy_account_is_passed_over() {
-        let loads = [load(&[(Recover, 1)])];
-        let work = Workload::new(42, 0, &people(10, Popularity::Uniform), &loads);
-        for n in 0..1_000 {
-            assert_eq!(work.account(n, Recover, |account| account != 7), Some(7));
-            assert_eq!(work.account(n, Recover, |_| true), None);
-        }
-    }
-
-    #[test]
-    fn loads_register_different_accounts() {
-        let loads = [load(&[(Register, 1)]), load(&[(Register, 1)])];
-        let population = people(10, Popularity::Uniform);
-        let works = [0, 1].map(|index| Workload::new(42, index, &population, &loads));
-        let mut seen = HashSet::new();
-        for (work, n) in works.iter().flat_map(|work| (0..100).map(move |n| (work, n))) {
-            assert!(seen.insert(work.account(n, Register, |_| false).unwrap()));
-        }
-    }
-}
+mod tests;

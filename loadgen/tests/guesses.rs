@@ -10,7 +10,9 @@ use std::time::Duration;
 use vaultmark::engine::{GuessCheck, Plan};
 use vaultmark::guesses::Found;
 use vaultmark::run::measure;
-use vaultmark::scenario::{Arrival, Load, Phases, Popularity, Population};
+use vaultmark::scenario::{
+    Arrival, Load, LoadPopulation, Phases, Popularity, Population, Retry, Think,
+};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock};
 use vaultmark_targets::{Evidence, Operation, Outcome, Reply, Request, Target};
 
@@ -81,7 +83,7 @@ impl Target for WrongVault {
 }
 
 /// 200/s for a minute on sixty accounts; whether the run ended before its time, and what was found.
-fn run(wrong: Wrong, concurrent_attempts: bool) -> (bool, Found) {
+fn run(wrong: Wrong, concurrent_attempts: bool, retry: Option<Retry>) -> (bool, Found) {
     let clock: Arc<dyn Clock> = SimulatedClock::start();
     let target = WrongVault { clock: Arc::clone(&clock), wrong, left: Arc::default() };
     let plan = Plan {
@@ -98,6 +100,8 @@ fn run(wrong: Wrong, concurrent_attempts: bool) -> (bool, Found) {
             name: "people".to_owned(),
             arrival: Arrival::Poisson { rate: 200.0 },
             mix: vec![(Operation::Recover, 1), (Operation::RecoverWrong, 1)],
+            retry,
+            population: LoadPopulation::default(),
             in_flight: 100,
             backlog: 100,
         }],
@@ -117,33 +121,52 @@ fn run(wrong: Wrong, concurrent_attempts: bool) -> (bool, Found) {
     (effort.ended_at < plan.end(), effort.found)
 }
 
+/// People who give up at once, who mostly know their password, and who guess until nothing is left.
+fn people() -> [Option<Retry>; 4] {
+    let [one, other, guessing] = guessing();
+    let after = Think::Mean(Duration::from_millis(20));
+    [one, other, guessing, Some(Retry { tries: 4, right: 0.7, after })]
+}
+
+/// The same without those who never use up an account's attempts.
+fn guessing() -> [Option<Retry>; 3] {
+    let after = Think::Mean(Duration::from_millis(20));
+    let retry = |right| Some(Retry { tries: 13, right, after });
+    [None, retry(0.05), retry(0.0)]
+}
+
 #[test]
 fn a_vault_that_keeps_its_word_is_not_accused() {
     for concurrent in [false, true] {
-        let (cut, found) = run(Wrong::Nothing, concurrent);
-        assert!(!cut && found.count == 0, "{concurrent}: {found:?}");
+        for retry in people() {
+            let (cut, found) = run(Wrong::Nothing, concurrent, retry);
+            assert!(!cut && found.count == 0, "{concurrent} {retry:?}: {found:?}");
+        }
     }
 }
 
 #[test]
 fn one_that_breaks_it_is_found_and_ends_the_run() {
-    for concurrent in [false, true] {
+    let cases = [false, true].into_iter().flat_map(|one| guessing().map(|retry| (one, retry)));
+    for (concurrent, retry) in cases {
         for (wrong, rule) in [
             (Wrong::OneTooMany, "allowance"),
             // Asked before anybody was told of the destruction, it is one evaluation too many.
             (Wrong::AnswersTheDestroyed, if concurrent { "allowance" } else { "destroyed" }),
             (Wrong::Forgets, "lost"),
         ] {
-            let (cut, found) = run(wrong, concurrent);
-            assert!(cut && found.count > 0, "{wrong:?} {concurrent}");
+            let (cut, found) = run(wrong, concurrent, retry);
+            assert!(cut && found.count > 0, "{wrong:?} {concurrent} {retry:?}");
             let rules: Vec<&str> = found.violations.iter().map(|one| one.rule.as_str()).collect();
-            assert!(rules.contains(&rule), "{wrong:?} {concurrent}: {rules:?}");
+            assert!(rules.contains(&rule), "{wrong:?} {concurrent} {retry:?}: {rules:?}");
             let first = &found.violations[0];
             assert!(first.what.contains(&format!("account {}", first.account)), "{first:?}");
             assert!((1..=32).contains(&first.operations.len()), "{first:?}");
         }
     }
     // How many were charged is known only where attempts do not overlap.
-    let (cut, found) = run(Wrong::TooStrict, false);
-    assert!(cut && found.violations[0].rule == "lost", "{found:?}");
+    for retry in guessing() {
+        let (cut, found) = run(Wrong::TooStrict, false, retry);
+        assert!(cut && found.violations[0].rule == "lost", "{retry:?}: {found:?}");
+    }
 }

@@ -10,7 +10,12 @@ use crate::units::{float, format_count, format_duration, format_share, nanos, wh
 /// Fills in rules, verdict and reasons, and adds warnings.
 pub(crate) fn judge(totals: &Totals, run: &mut Run) {
     let rules = &totals.terms().rules;
-    let rows: Vec<Row> = rules.iter().map(|rule| Row::of(totals, run, rule)).collect();
+    let row = |rule| {
+        let mut row = Row::of(totals, run, rule);
+        row.result.closed_loop = is_of_closed_loop(run, rule);
+        row
+    };
+    let rows: Vec<Row> = rules.iter().map(row).collect();
     let all = totals.all_arrivals();
 
     let violations = violation_reasons(run);
@@ -38,6 +43,43 @@ pub(crate) fn judge(totals: &Totals, run: &mut Run) {
     let warnings = warnings(totals, &rows, run, &all);
     run.warnings.extend(warnings);
     run.slos = rows.into_iter().map(|row| row.result).collect();
+}
+
+/// Whether a rule is about what people feel, and virtual users who wait for answers are among those that
+/// it looks at.
+fn is_of_closed_loop(run: &Run, rule: &Rule) -> bool {
+    let mut closed = run.loads.iter().filter(|load| !load.open_loop);
+    match rule {
+        Rule::Quantile { operation, time: Time::Response, .. } => {
+            closed.any(|load| load.operations.contains(operation))
+        }
+        Rule::Achieved { .. } => closed.next().is_some(),
+        Rule::Quantile { .. } | Rule::Unexpected { .. } | Rule::TimeToRecover { .. } => false,
+    }
+}
+
+/// That virtual users say nothing of what they did not ask.
+fn closed_loop_warning(run: &Run, rows: &[Row]) -> Option<String> {
+    let closed = run.loads.iter().filter(|load| !load.open_loop);
+    let closed: Vec<String> = closed.map(|load| format!("\"{}\"", load.name)).collect();
+    if closed.is_empty() {
+        return None;
+    }
+    let loads = if closed.len() == 1 { "load" } else { "loads" };
+    let judged = rows.iter().filter(|row| row.result.closed_loop).map(Row::figure);
+    let judged: Vec<&str> = judged.collect();
+    let judged = match judged.len() {
+        0 => String::new(),
+        _ => {
+            format!("; so {} can say less than of people who come by themselves", judged.join(", "))
+        }
+    };
+    Some(format!(
+        "closed loop: the virtual users of {loads} {} ask nothing while they wait, so that their response time \
+         is service time, and what slow answers kept them from asking is in no figure (coordinated \
+         omission){judged}",
+        closed.join(", ")
+    ))
 }
 
 /// So many violations are told one by one: a vault that violates a bound once mostly does it often.
@@ -122,6 +164,7 @@ impl Row {
                 ok,
                 infinite: found == Quantile::Infinite,
                 under_sampled: over > 0 && under_sampled(over, statistic.q()),
+                closed_loop: false,
             },
             duration: true,
             lower_limit: false,
@@ -146,6 +189,7 @@ impl Row {
                 ok: (over > 0).then(|| measured.is_some_and(|ns| ns < limit_ns)),
                 infinite: unexpected > 0,
                 under_sampled: false,
+                closed_loop: false,
             },
             duration: true,
             lower_limit: false,
@@ -166,6 +210,7 @@ impl Row {
                 ok,
                 infinite: false,
                 under_sampled: false,
+                closed_loop: false,
             },
             duration: false,
             lower_limit: false,
@@ -322,6 +367,7 @@ fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<Str
             ));
         }
     }
+    warnings.extend(closed_loop_warning(run, rows));
     for row in rows.iter().filter(|row| row.result.under_sampled) {
         warnings.push(format!(
             "{} rests on few samples: fewer than ten of {} operations lie above it",

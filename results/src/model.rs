@@ -28,6 +28,9 @@ pub struct Run {
     pub seed: u64,
     /// What answered, in words: "embedded vault, 3 replicas, durable".
     pub target: String,
+    /// What was offered, load by load.
+    #[serde(default)]
+    pub loads: Vec<LoadResult>,
     /// The device, if the target has one.
     pub hsm: Option<Hsm>,
     /// Client cryptography: `full`, `cached`, or `none` for targets that need none.
@@ -86,6 +89,24 @@ pub struct Run {
     pub errors: Vec<ErrorCount>,
     /// Where and by what it was measured.
     pub provenance: Provenance,
+}
+
+/// One load, as it was offered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadResult {
+    /// Its name.
+    pub name: String,
+    /// Its arrival process: `poisson`, `closed`.
+    pub kind: String,
+    /// The same in words, with its rates: "poisson 200/s".
+    pub arrival: String,
+    /// Whether intended starts were the same whatever the target did. Else response time is service time,
+    /// and what a slow answer kept away was never asked.
+    pub open_loop: bool,
+    /// The operations it asked for.
+    pub operations: Vec<String>,
+    /// What its people did when they were refused, in words; null: they gave up.
+    pub retry: Option<String>,
 }
 
 /// Whether a run has ended.
@@ -167,6 +188,9 @@ pub struct SloResult {
     /// Fewer than ten samples lie above the quantile.
     #[serde(default)]
     pub under_sampled: bool,
+    /// It judges what people feel by virtual users who ask nothing while they wait.
+    #[serde(default)]
+    pub closed_loop: bool,
 }
 
 /// What one operation came to, measurement phase only.

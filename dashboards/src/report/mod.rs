@@ -59,6 +59,7 @@ impl From<askama::Error> for ReportError {
 pub fn report_html(input: &ReportInput) -> Result<String, ReportError> {
     let run = &input.run;
     let mut sections: Vec<Section> = results::violations(run).into_iter().collect();
+    sections.extend(results::loads(run));
     sections.push(results::operations(run));
     sections.extend(results::curves(input)?);
     sections.extend(results::over_time(input)?);

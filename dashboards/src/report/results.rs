@@ -72,6 +72,41 @@ pub(super) fn tiles(run: &Run) -> Vec<Tile> {
     tiles
 }
 
+/// What was offered, load by load; none of a run that was written before loads were told.
+pub(super) fn loads(run: &Run) -> Option<Section> {
+    if run.loads.is_empty() {
+        return None;
+    }
+    let head = ["Load", "Arrivals", "Loop", "Asks for", "Who is refused"];
+    let mut table = Table::new("What was offered", "words", &head);
+    for load in &run.loads {
+        let looped = if load.open_loop {
+            Cell::noted("open", "intended starts do not wait for answers")
+        } else {
+            Cell::classed("closed: response time is service time", "unsure")
+        };
+        table.row(
+            "",
+            vec![
+                load.name.clone().into(),
+                load.arrival.clone().into(),
+                looped,
+                load.operations.join(", ").into(),
+                load.retry.clone().unwrap_or_else(|| "gives up".to_owned()).into(),
+            ],
+        );
+    }
+    let section = Section::new("loads", "Loads").with(Block::Table(table));
+    if run.loads.iter().all(|load| load.open_loop) {
+        return Some(section);
+    }
+    Some(section.text(
+        "Virtual users of a closed loop wait for an answer before they think of asking again. When the target \
+         is slow they ask less, and what they did not ask is in no figure (coordinated omission): compare \
+         such figures with those of other closed loops of as many users only.",
+    ))
+}
+
 pub(super) fn operations(run: &Run) -> Section {
     let section = Section::new("operations", "Operations");
     if run.operations.is_empty() {

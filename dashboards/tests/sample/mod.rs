@@ -288,6 +288,7 @@ impl Sample {
             question: text("How fast are recoveries when people come at random?"),
             seed: 42,
             target: text("embedded vault, 3 replicas, durable"),
+            loads: Vec::new(),
             hsm: Some(Hsm {
                 device: text("softhsm"),
                 description: text("SoftHSM project SoftHSM v2, 2.6"),

@@ -19,7 +19,7 @@ use crate::host;
 use crate::recorder::IntervalSet;
 use crate::run::measure;
 use crate::run::progress::Progress;
-use crate::scenario::{Arrival, Load, Phases, Popularity, Population};
+use crate::scenario::{Arrival, Load, LoadPopulation, Phases, Popularity, Population};
 
 /// Per cent of the capacity that are offered.
 pub(super) const SHARES: [u64; 3] = [50, 70, 90];
@@ -128,6 +128,8 @@ impl Bench<'_> {
             name: format!("{rate:.0}/s"),
             arrival: Arrival::Poisson { rate },
             mix: vec![(Operation::Recover, 1)],
+            retry: None,
+            population: LoadPopulation::default(),
             in_flight: IN_FLIGHT,
             backlog: 1_000_000,
         };

@@ -32,6 +32,8 @@ pub struct Effort {
     pub spun: Duration,
     /// Arrivals that found room in flight but no account without an attempt outstanding.
     pub waited_for_account: u64,
+    /// People who would have tried again, and gave up because too many others were about to.
+    pub unretried: u64,
     /// Time the sending threads were ready to run and not run.
     pub throttled: Option<Duration>,
     /// What the check of guess bounds found.
@@ -75,6 +77,7 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
             all.cpu = all.cpu.zip(one.cpu).map(|(all, one)| all + one);
             all.spun += one.spun;
             all.waited_for_account += one.waited_for_account;
+            all.unretried += one.unretried;
             all.found.violations.extend(one.found.violations);
             all.found.count += one.found.count;
             all.found.unchecked += one.found.unchecked;
@@ -106,6 +109,7 @@ fn at_work<T: Target>(
         cpu: Some(host::thread_cpu().saturating_sub(cpu)),
         spun: ended.spun,
         waited_for_account: ended.waited_for_account,
+        unretried: ended.unretried,
         throttled: waited,
         found: ended.found,
         trace: ended.trace,
@@ -132,6 +136,7 @@ pub fn here<T: Target, Error>(
         ended_at: ended.at,
         length,
         waited_for_account: ended.waited_for_account,
+        unretried: ended.unretried,
         found: ended.found,
         trace: ended.trace,
         ..Effort::default()

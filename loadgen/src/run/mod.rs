@@ -41,7 +41,7 @@ pub use embedded::TargetError;
 use faults::{Injection, Mark};
 use progress::{Mode, Progress};
 pub use signals::Stop;
-use words::{blind_spots, in_seconds, second_in_words, words_for};
+use words::{blind_spots, in_seconds, second_in_words, words_for, words_for_load};
 
 /// From the moment the target is ready to the first intended start. The workers come up in it and
 /// touch all the memory they will record into, some 150 MB: about 100 ms on a small machine.
@@ -212,6 +212,7 @@ impl<'a> Bench<'a> {
             question: scenario.question.clone(),
             seed: scenario.seed,
             target: words_for(&scenario.target),
+            loads: scenario.loads.iter().map(words_for_load).collect(),
             hsm: None,
             fidelity: if cached { scenario.client.fidelity.name() } else { "none" }.to_owned(),
             stretching: cached.then(|| scenario.client.stretching.describe().to_owned()),

@@ -2,12 +2,13 @@
 
 use vaultmark_hsm::clock::nanos;
 use vaultmark_results::bundle::Second;
+use vaultmark_results::model::LoadResult;
 use vaultmark_results::units;
 use vaultmark_targets::Operation;
 
 use super::measure;
 use crate::engine::Plan;
-use crate::scenario::TargetSpec;
+use crate::scenario::{Load, TargetSpec};
 
 /// What could not be looked at, in words.
 pub(super) fn blind_spots(effort: &measure::Effort) -> Vec<String> {
@@ -19,6 +20,12 @@ pub(super) fn blind_spots(effort: &measure::Effort) -> Vec<String> {
             units::format_count(effort.found.unchecked)
         ));
     }
+    if effort.unretried > 0 {
+        warnings.push(format!(
+            "{} people who were refused gave up because too many others were about to try again",
+            units::format_count(effort.unretried)
+        ));
+    }
     if effort.trace.lost() > 0 {
         warnings.push(format!(
             "{} operations near faults were not kept: the time to recover from the last faults rests \
@@ -27,6 +34,19 @@ pub(super) fn blind_spots(effort: &measure::Effort) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// A load as it is offered.
+pub(super) fn words_for_load(load: &Load) -> LoadResult {
+    let asked = Operation::ALL.into_iter().filter(|operation| load.asks(*operation));
+    LoadResult {
+        name: load.name.clone(),
+        kind: load.arrival.kind().to_owned(),
+        arrival: load.arrival.to_string(),
+        open_loop: load.arrival.is_open_loop(),
+        operations: asked.map(|operation| operation.name().to_owned()).collect(),
+        retry: load.retry.map(|retry| retry.to_string()),
+    }
 }
 
 /// What a target is, in words.

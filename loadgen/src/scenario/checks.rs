@@ -10,13 +10,15 @@ use vaultmark_targets::{EmbeddedVault, Fault, Operation, Outcome};
 
 use super::diagnostic::nearest;
 use super::reader::Mistakes;
-use super::resolve::{Typed, TypedFault};
-use super::{TargetSpec, TimedFault, node::quoted};
+use super::resolve::{Typed, TypedFault, TypedLoad};
+use super::{Arrival, Ramping, TargetSpec, TimedFault, node::quoted};
 
 /// Notes every combination that makes no sense. What has a mistake of its own is not looked at.
 pub(super) fn check(typed: &Typed, mistakes: &mut Mistakes) {
     names(typed, mistakes);
     accounts(typed, mistakes);
+    retries(typed, mistakes);
+    arrivals(typed, mistakes);
     stalls(typed, mistakes);
     faults(typed, mistakes);
     rules(typed, mistakes);
@@ -34,18 +36,89 @@ fn names(typed: &Typed, mistakes: &mut Mistakes) {
 
 fn accounts(typed: &Typed, mistakes: &mut Mistakes) {
     let Some(population) = &typed.population else { return };
+    // Accounts of their own are taken from the end; what is left is everybody else's.
+    let mut left = population.accounts;
+    for load in &typed.loads {
+        let Some(own) = load.load.population.accounts else { continue };
+        if own > left {
+            let message = format!("{own} accounts of its own, and there are only {left} left");
+            let allowed = "no more in all than [population] accounts";
+            load.population_at.wrong(message, allowed, mistakes);
+        }
+        left = left.saturating_sub(own);
+        enough(own, &[load], mistakes);
+    }
+    let shared: Vec<&TypedLoad> =
+        typed.loads.iter().filter(|load| load.load.population.accounts.is_none()).collect();
+    enough(left, &shared, mistakes);
+}
+
+/// Whether loads that share so many accounts have enough of them.
+fn enough(accounts: u64, loads: &[&TypedLoad], mistakes: &mut Mistakes) {
     let asks = |operation| {
-        typed.loads.iter().find(|load| load.load.mix.iter().any(|(asked, _)| *asked == operation))
+        loads.iter().find(|load| load.load.mix.iter().any(|(asked, _)| *asked == operation))
     };
     let (right, wrong) = (asks(Operation::Recover), asks(Operation::RecoverWrong));
-    if let (Some(load), 0) = (right.or(wrong), population.accounts) {
+    if let (Some(load), 0) = (right.or(wrong), accounts) {
         let message = "nobody can recover: the population has no accounts".to_owned();
         let allowed = "[population] accounts = 1_000, or a mix of registrations only";
         load.mix_at.wrong(message, allowed, mistakes);
     }
-    if let (Some(_), Some(load), 1) = (right, wrong, population.accounts) {
+    if let (Some(_), Some(load), 1) = (right, wrong, accounts) {
         let message = "right and wrong passwords go to accounts of their own".to_owned();
         load.mix_at.wrong(message, "[population] accounts of at least 2", mistakes);
+    }
+}
+
+fn retries(typed: &Typed, mistakes: &mut Mistakes) {
+    for load in &typed.loads {
+        let refused = load.load.mix.iter().any(|(asked, _)| *asked == Operation::RecoverWrong);
+        if let (Some(at), false) = (&load.retry_at, refused) {
+            let message = "nobody is refused: the load has no wrong passwords".to_owned();
+            at.wrong(message, "a retry beside a mix with recover-wrong", mistakes);
+        }
+    }
+}
+
+/// Whether what a law is about happens while the run lasts.
+fn arrivals(typed: &Typed, mistakes: &mut Mistakes) {
+    let Some(phases) = &typed.phases else { return };
+    let measure = phases.measure;
+    let shown = exact_duration(measure);
+    for load in &typed.loads {
+        let at = &load.arrival_at;
+        match &load.load.arrival {
+            Arrival::Steps { rates, each: Some(each) } => {
+                let before_last = u32::try_from(rates.len() - 1).unwrap_or(u32::MAX);
+                if each.checked_mul(before_last).is_none_or(|last| last >= measure) {
+                    let message = "the last step begins after the measurement phase".to_owned();
+                    let allowed = format!("steps that fit phases.measure, \"{shown}\"");
+                    at.wrong(message, &allowed, mistakes);
+                }
+            }
+            Arrival::Burst { at: instant, .. } if *instant >= measure => {
+                let message = "the burst comes after the measurement phase".to_owned();
+                let allowed = format!("less than phases.measure, \"{shown}\"");
+                at.wrong(message, &allowed, mistakes);
+            }
+            Arrival::Closed(closed) => {
+                let whole = phases.warm_up + measure + phases.cool_down;
+                let ramps = match &closed.ramping {
+                    Ramping::UpDown { up, down } => {
+                        up.unwrap_or(phases.warm_up).saturating_add(*down)
+                    }
+                    // Longer ones are cut off: their first part may be all that is asked for.
+                    Ramping::Stages(_) => Duration::ZERO,
+                };
+                if ramps > whole {
+                    let message = "users go before all have come".to_owned();
+                    let whole = exact_duration(whole);
+                    let allowed = format!("ramps of at most \"{whole}\", the whole run");
+                    at.wrong(message, &allowed, mistakes);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -151,13 +224,10 @@ fn rules(typed: &Typed, mistakes: &mut Mistakes) {
                 suggest(nearest(name, known), mistakes);
             }
             Ok(operation) => {
-                let mut mixes = typed.loads.iter().flat_map(|load| &load.load.mix);
-                if typed.loads_complete && !mixes.any(|(asked, _)| *asked == operation) {
+                let asks = |operation| typed.loads.iter().any(|load| load.load.asks(operation));
+                if typed.loads_complete && !asks(operation) {
                     let message = format!("no load asks for {name}: the rule has nothing to judge");
-                    let asked = Operation::ALL.into_iter().filter(|operation| {
-                        let mut mixes = typed.loads.iter().flat_map(|load| &load.load.mix);
-                        mixes.any(|(asked, _)| asked == operation)
-                    });
+                    let asked = Operation::ALL.into_iter().filter(|operation| asks(*operation));
                     let asked: Vec<_> = asked.map(Operation::name).collect();
                     slo.at.wrong(message, &format!("a rule on {}", asked.join(", ")), mistakes);
                 }

@@ -60,7 +60,8 @@ impl Diagnostics {
         list.sort_by_key(|diagnostic| match &diagnostic.origin {
             Some(Origin::File(span)) => (0, span.start, span.end),
             None => (0, 0, 0),
-            Some(Origin::Flag(_)) => (1, 0, 0),
+            Some(Origin::Other { line, .. }) => (1, *line, 0),
+            Some(Origin::Flag(_)) => (2, 0, 0),
         });
         Self { file: file.to_owned(), text, list }
     }
@@ -91,7 +92,7 @@ impl Diagnostics {
             out += &format!("{red}error{reset}{bold}: {}{reset}\n", diagnostic.message);
             let snippet = match &diagnostic.origin {
                 Some(Origin::File(span)) => Some(Snippet::of(&self.text, span)),
-                Some(Origin::Flag(_)) | None => None,
+                Some(Origin::Flag(_) | Origin::Other { .. }) | None => None,
             };
             let margin = snippet.as_ref().map_or(1, |snippet| snippet.line.to_string().len());
             let place = self.place(diagnostic);
@@ -129,16 +130,20 @@ impl Diagnostics {
             .iter()
             .map(|diagnostic| {
                 let (mut line, mut column, mut flag) = (None, None, None);
+                let mut file = &self.file;
                 match &diagnostic.origin {
                     Some(Origin::File(span)) => {
                         let (l, c) = position(&self.text, span.start);
                         (line, column) = (Some(l), Some(c));
                     }
                     Some(Origin::Flag(typed)) => flag = Some(typed),
+                    Some(Origin::Other { file: other, line: at }) => {
+                        (file, line) = (other, Some(*at));
+                    }
                     None => {}
                 }
                 json!({
-                    "file": self.file,
+                    "file": file,
                     "line": line,
                     "column": column,
                     "flag": flag,
@@ -161,6 +166,7 @@ impl Diagnostics {
                 format!("{}:{line}:{column}", self.file)
             }
             Some(Origin::Flag(typed)) => format!("command line: {}", typed.escape_debug()),
+            Some(Origin::Other { file, line }) => format!("{}:{line}", file.escape_debug()),
             None => self.file.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! A scenario, resolved: every field has its value, every name is a known one, every duration and
 //! rate is a number. What users type is `file.rs`; how their mistakes are told, `diagnostic.rs`.
 
+pub mod arrival;
 mod checks;
 pub mod device;
 pub mod diagnostic;
@@ -18,8 +19,9 @@ mod write;
 use std::time::Duration;
 
 use vaultmark_hsm::{KeyProvision, Suite};
-use vaultmark_targets::{Fault, Operation};
+use vaultmark_targets::Fault;
 
+pub use arrival::{Arrival, Closed, Load, LoadPopulation, Popularity, Ramping, Retry, Think};
 pub use device::{AwsKmsReach, DeviceReach, DeviceSpec, SecretSource, TpmReach, YubiHsmReach};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::ScenarioFile;
@@ -149,15 +151,6 @@ pub struct Population {
     pub concurrent_attempts: bool,
 }
 
-/// Which accounts come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Popularity {
-    /// All alike.
-    Uniform,
-    /// Account of rank r with weight r to the power of −s.
-    Zipf(f64),
-}
-
 /// How clients do their cryptography.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -190,43 +183,6 @@ pub struct Phases {
     pub measure: Duration,
     /// Load goes on while the last measured operations finish.
     pub cool_down: Duration,
-}
-
-/// A stream of arrivals.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Load {
-    /// Name, unique in the scenario.
-    pub name: String,
-    /// The law of its intended starts.
-    pub arrival: Arrival,
-    /// Relative weights of operations, each above zero, in the order of [`Operation::ALL`].
-    pub mix: Vec<(Operation, u32)>,
-    /// Most operations in flight.
-    pub in_flight: u32,
-    /// Most arrivals waiting for room in flight; one more is unsent.
-    pub backlog: u32,
-}
-
-/// The law of intended starts. Rates are per second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arrival {
-    /// Evenly spaced.
-    Constant {
-        /// Arrivals a second.
-        rate: f64,
-    },
-    /// Exponential gaps.
-    Poisson {
-        /// Mean arrivals a second.
-        rate: f64,
-    },
-    /// Evenly spaced with a rate that goes from one value to another over all phases.
-    Ramp {
-        /// Arrivals a second at the start.
-        from: f64,
-        /// Arrivals a second at the end.
-        to: f64,
-    },
 }
 
 /// A fault, its instant, and how long it lasts.

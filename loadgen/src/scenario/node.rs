@@ -13,6 +13,13 @@ pub enum Origin {
     File(Range<usize>),
     /// On the command line: the flag as it was typed, with its value.
     Flag(String),
+    /// In another file that the scenario names.
+    Other {
+        /// As the scenario names it.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+    },
 }
 
 /// A value and where it was written.

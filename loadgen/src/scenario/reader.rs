@@ -174,6 +174,21 @@ impl<'a> Field<'a> {
         if let Value::List(items) = &self.node.value { Some(items) } else { None }
     }
 
+    /// The items as fields, each named by its place from 1, if the value is a list.
+    pub(super) fn each(&self) -> Option<Vec<Self>> {
+        let items = self.items()?.iter().enumerate();
+        let field = |(index, node)| Self { path: format!("{}.{}", self.path, index + 1), node };
+        Some(items.map(field).collect())
+    }
+
+    /// The text below a key, if the value is a table and has one.
+    pub(super) fn child_text(&self, key: &str) -> Option<&'a str> {
+        match &self.node.child(key)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// How many items there are, if the value is a list.
     pub(super) fn list_len(&self) -> Option<usize> {
         if let Value::List(items) = &self.node.value { Some(items.len()) } else { None }
@@ -303,6 +318,11 @@ impl<'a> Field<'a> {
 
     /// A table.
     pub(super) fn section(self, mistakes: &mut Mistakes) -> Option<Section<'a>> {
+        self.as_section(mistakes)
+    }
+
+    /// The same of a field that is still needed.
+    pub(super) fn as_section(&self, mistakes: &mut Mistakes) -> Option<Section<'a>> {
         let section = Section::of(self.path.clone(), self.node);
         if section.is_none() {
             self.wrong(format!("{} is not a table", self.shown()), "", mistakes);

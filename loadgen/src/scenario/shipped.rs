@@ -14,7 +14,7 @@ pub struct Shipped {
 }
 
 /// Every scenario that comes with the program, the one to begin with first.
-pub const SHIPPED: [Shipped; 8] = [
+pub const SHIPPED: [Shipped; 12] = [
     Shipped { name: "quickstart", text: include_str!("../../../scenarios/quickstart.toml") },
     Shipped {
         name: "recover-steady",
@@ -28,6 +28,10 @@ pub const SHIPPED: [Shipped; 8] = [
         name: "wrong-passwords",
         text: include_str!("../../../scenarios/wrong-passwords.toml"),
     },
+    Shipped { name: "restore-storm", text: include_str!("../../../scenarios/restore-storm.toml") },
+    Shipped { name: "diurnal", text: include_str!("../../../scenarios/diurnal.toml") },
+    Shipped { name: "under-attack", text: include_str!("../../../scenarios/under-attack.toml") },
+    Shipped { name: "users", text: include_str!("../../../scenarios/users.toml") },
     Shipped { name: "replica-down", text: include_str!("../../../scenarios/replica-down.toml") },
     Shipped { name: "leader-kill", text: include_str!("../../../scenarios/leader-kill.toml") },
     Shipped { name: "null", text: include_str!("../../../scenarios/null.toml") },

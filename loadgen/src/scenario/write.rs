@@ -8,7 +8,9 @@ use toml::Value as Toml;
 use vaultmark_results::units::{exact_duration, exact_percent};
 
 use super::resolve::VERSION;
-use super::{Arrival, Popularity, RemoteSpec, Scenario, TargetSpec, TimedFault};
+use super::{
+    Arrival, Closed, Load, Popularity, Ramping, RemoteSpec, Scenario, TargetSpec, Think, TimedFault,
+};
 
 impl Scenario {
     /// The scenario as TOML.
@@ -29,10 +31,7 @@ impl Scenario {
         target(out, &self.target)?;
         writeln!(out, "\n[population]")?;
         writeln!(out, "accounts = {}", self.population.accounts)?;
-        match self.population.popularity {
-            Popularity::Uniform => writeln!(out, "popularity = \"uniform\"")?,
-            Popularity::Zipf(s) => writeln!(out, "popularity = {{ zipf = {s:?} }}")?,
-        }
+        writeln!(out, "popularity = {}", popularity(self.population.popularity))?;
         writeln!(out, "concurrent_attempts = {}", self.population.concurrent_attempts)?;
         writeln!(out, "\n[client]")?;
         writeln!(out, "fidelity = {}", text(self.client.fidelity.name()))?;
@@ -43,12 +42,7 @@ impl Scenario {
         writeln!(out, "measure = {}", duration(self.phases.measure))?;
         writeln!(out, "cool_down = {}", duration(self.phases.cool_down))?;
         for load in &self.loads {
-            writeln!(out, "\n[[load]]\nname = {}", text(&load.name))?;
-            writeln!(out, "arrival = {}", arrival(load.arrival))?;
-            let mix = load.mix.iter().map(|(operation, weight)| format!("{operation} = {weight}"));
-            writeln!(out, "mix = {{ {} }}", mix.collect::<Vec<_>>().join(", "))?;
-            let (in_flight, backlog) = (load.in_flight, load.backlog);
-            writeln!(out, "limits = {{ in_flight = {in_flight}, backlog = {backlog} }}")?;
+            self::load(out, load)?;
         }
         faults(out, &self.faults)?;
         for rule in &self.slos {
@@ -117,12 +111,103 @@ fn faults(out: &mut String, faults: &[TimedFault]) -> fmt::Result {
     Ok(())
 }
 
-fn arrival(arrival: Arrival) -> String {
+fn load(out: &mut String, load: &Load) -> fmt::Result {
+    writeln!(out, "\n[[load]]\nname = {}", text(&load.name))?;
+    writeln!(out, "arrival = {{ kind = \"{}\"{} }}", load.arrival.kind(), arrival(&load.arrival)?)?;
+    if !matches!(load.arrival, Arrival::Replay { .. }) {
+        let mix = load.mix.iter().map(|(operation, weight)| format!("{operation} = {weight}"));
+        writeln!(out, "mix = {{ {} }}", mix.collect::<Vec<_>>().join(", "))?;
+    }
+    if let Some(retry) = &load.retry {
+        let (right, after) = (percent(retry.right), think(retry.after));
+        writeln!(out, "retry = {{ tries = {}, right = {right}, after = {after} }}", retry.tries)?;
+    }
+    let own = load.population;
+    let accounts = own.accounts.map(|accounts| format!("accounts = {accounts}"));
+    let come = own.popularity.map(|come| format!("popularity = {}", popularity(come)));
+    let own: Vec<String> = accounts.into_iter().chain(come).collect();
+    if !own.is_empty() {
+        writeln!(out, "population = {{ {} }}", own.join(", "))?;
+    }
+    let (in_flight, backlog) = (load.in_flight, load.backlog);
+    writeln!(out, "limits = {{ in_flight = {in_flight}, backlog = {backlog} }}")
+}
+
+fn popularity(popularity: Popularity) -> String {
+    match popularity {
+        Popularity::Uniform => "\"uniform\"".to_owned(),
+        Popularity::InTurn => "\"in-turn\"".to_owned(),
+        Popularity::Zipf(s) => format!("{{ zipf = {s:?} }}"),
+        Popularity::Hot { accounts, share } => {
+            format!("{{ hot = {accounts}, share = {} }}", percent(share))
+        }
+    }
+}
+
+fn think(think: Think) -> String {
+    match think {
+        Think::Fixed(time) => duration(time).to_string(),
+        Think::Mean(mean) => format!("{{ mean = {} }}", duration(mean)),
+        Think::Between(from, to) => {
+            format!("{{ from = {}, to = {} }}", duration(from), duration(to))
+        }
+    }
+}
+
+/// What stands behind the kind.
+fn arrival(arrival: &Arrival) -> Result<String, fmt::Error> {
+    let mut out = String::new();
+    let rate = |rate: &f64| text(&format!("{rate}/s"));
     match arrival {
-        Arrival::Constant { rate } => format!("{{ kind = \"constant\", rate = \"{rate}/s\" }}"),
-        Arrival::Poisson { rate } => format!("{{ kind = \"poisson\", rate = \"{rate}/s\" }}"),
-        Arrival::Ramp { from, to } => {
-            format!("{{ kind = \"ramp\", from = \"{from}/s\", to = \"{to}/s\" }}")
+        Arrival::Constant { rate: of } | Arrival::Poisson { rate: of } => {
+            write!(out, ", rate = {}", rate(of))?;
+        }
+        Arrival::Ramp { from, to } => write!(out, ", from = {}, to = {}", rate(from), rate(to))?,
+        Arrival::Steps { rates, each } => {
+            let rates: Vec<String> = rates.iter().map(|one| rate(one).to_string()).collect();
+            write!(out, ", rates = [{}]", rates.join(", "))?;
+            each.map_or(Ok(()), |each| write!(out, ", each = {}", duration(each)))?;
+        }
+        Arrival::Diurnal { mean, peak, day, from_hour, hours } => {
+            write!(out, ", mean = {}, peak = {peak:?}", rate(mean))?;
+            day.map_or(Ok(()), |day| write!(out, ", day = {}", duration(day)))?;
+            let minutes = (from_hour * 60.0).round();
+            write!(out, ", from = \"{:02}:{:02}\"", (minutes / 60.0).floor(), minutes % 60.0)?;
+            if let Some(hours) = hours {
+                let hours: Vec<String> = hours.iter().map(|hour| format!("{hour:?}")).collect();
+                write!(out, ", hours = [{}]", hours.join(", "))?;
+            }
+        }
+        Arrival::Burst { base, peak, at, rise, half_life } => {
+            write!(out, ", base = {}, peak = {}, at = {}", rate(base), rate(peak), duration(*at))?;
+            write!(out, ", rise = {}, half_life = {}", duration(*rise), duration(*half_life))?;
+        }
+        Arrival::Replay { recording, speed } => {
+            write!(out, ", file = {}, speed = {speed:?}", text(recording.path()))?;
+            write!(out, ", fingerprint = \"{}\"", recording.fingerprint_text())?;
+        }
+        Arrival::Closed(of) => closed(&mut out, of)?,
+    }
+    Ok(out)
+}
+
+fn closed(out: &mut String, closed: &Closed) -> fmt::Result {
+    write!(out, ", think = {}", think(closed.think))?;
+    if let Some(iterations) = closed.iterations {
+        write!(out, ", iterations = {iterations}")?;
+    }
+    match &closed.ramping {
+        Ramping::UpDown { up, down } => {
+            write!(out, ", users = {}", closed.users)?;
+            up.map_or(Ok(()), |up| write!(out, ", ramp_up = {}", duration(up)))?;
+            write!(out, ", ramp_down = {}", duration(*down))
+        }
+        Ramping::Stages(stages) => {
+            let stage = |(users, length): &(u32, Duration)| {
+                format!("{{ users = {users}, for = {} }}", duration(*length))
+            };
+            let stages: Vec<String> = stages.iter().map(stage).collect();
+            write!(out, ", stages = [{}]", stages.join(", "))
         }
     }
 }

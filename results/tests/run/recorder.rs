@@ -47,6 +47,7 @@ pub(crate) fn run() -> Run {
         question: "Does it add up?".to_owned(),
         seed: 42,
         target: "stalled target".to_owned(),
+        loads: Vec::new(),
         hsm: None,
         fidelity: "none".to_owned(),
         stretching: None,

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth, State,
-    Violation, ViolationOperation,
+    DeviceResult, FaultMark, Hsm, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth,
+    State, Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -40,6 +40,14 @@ fn full() -> Run {
         modelled: Some("a model of itself".to_owned()),
     });
     run.stretching = Some("owasp".to_owned());
+    run.loads = vec![LoadResult {
+        name: "users".to_owned(),
+        kind: "closed".to_owned(),
+        arrival: "closed: 100 virtual users".to_owned(),
+        open_loop: false,
+        operations: vec!["recover".to_owned()],
+        retry: Some("tries again".to_owned()),
+    }];
     run.device = Some(DeviceResult::default());
     run.quorum = Some(QuorumResult { durable: true, ..QuorumResult::default() });
     let recovery =

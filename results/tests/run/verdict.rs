@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, QuorumResult, Recovery, Verdict, Violation,
+    DeviceResult, FaultMark, LoadResult, QuorumResult, Recovery, Verdict, Violation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -365,4 +365,35 @@ fn a_violation_outranks_everything() {
         run.violations_count = 1;
     });
     assert_eq!(run.verdict, Some(Verdict::Violated));
+}
+
+#[test]
+fn rules_over_virtual_users_say_that_they_are_no_open_loop() {
+    let load = |name: &str, open_loop, operation: &str| LoadResult {
+        name: name.to_owned(),
+        kind: "any".to_owned(),
+        arrival: "any".to_owned(),
+        open_loop,
+        operations: vec![operation.to_owned()],
+        retry: None,
+    };
+    let rules = [
+        "recover.response.p99 < 250ms",
+        "recover.service.p99 < 250ms",
+        "register.response.p99 < 250ms",
+        "run.achieved >= 98%",
+    ];
+    let told = |loads: Vec<LoadResult>| {
+        let run = judged(&rules, &good(), |_, run| run.loads = loads);
+        let closed: Vec<bool> = run.slos.iter().map(|slo| slo.closed_loop).collect();
+        (closed, run.warnings.into_iter().find(|warning| warning.starts_with("closed loop: ")))
+    };
+    let people = || load("people", true, "register");
+    let (closed, warning) = told(vec![people(), load("users", false, "recover")]);
+    assert_eq!(closed, [true, false, false, true]);
+    let warning = warning.expect("one is closed");
+    assert!(warning.contains("load \"users\" ask nothing while they wait"), "{warning}");
+    assert!(warning.contains("so recover.response.p99, run.achieved can say less"), "{warning}");
+    assert_eq!(told(vec![people(), load("more", true, "recover")]), (vec![false; 4], None));
+    assert_eq!(told(Vec::new()), (vec![false; 4], None));
 }

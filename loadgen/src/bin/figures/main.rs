@@ -7,6 +7,7 @@ mod devices;
 mod etcd;
 mod fleet;
 mod hsm_commands;
+mod idle;
 mod instrument;
 mod population;
 mod quorum;
@@ -102,7 +103,8 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 18] = [
+const FIGURES: [Figure; 19] = [
+    idle::MILLION,
     Figure {
         name: "truth-1s",
         what: "1,000/s for 5 s, one stall of 1 s, 32 in flight: how far the reported response p90 is from the truth",

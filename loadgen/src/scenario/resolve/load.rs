@@ -1,23 +1,20 @@
 //! `[[load]]` and `[[slo]]`: what is offered, and what the verdict rests on.
 
-use std::ops::RangeInclusive;
-
 use vaultmark_results::slo::Rule;
 use vaultmark_targets::Operation;
 
-use super::{IN_FLIGHT_MAX, TypedLoad, TypedSlo, items, name};
+use super::{ACCOUNTS_MAX, IN_FLIGHT_MAX, TypedLoad, TypedSlo, arrival, items, name, popularity};
 use crate::scenario::diagnostic::{Diagnostic, nearest};
 use crate::scenario::node::quoted;
 use crate::scenario::reader::{Field, Mistakes, Section};
-use crate::scenario::{Arrival, Load};
+use crate::scenario::{Arrival, Load, LoadPopulation, Retry};
 
-/// A million a second is what one machine can lay out and account for; what comes less often than
-/// once in eleven days never comes, since no run is longer than one.
-const RATES: RangeInclusive<f64> = 1e-6..=1e6;
 /// An arrival that waits holds some tens of bytes.
 const BACKLOG_MAX: u32 = 10_000_000;
 /// Weights are relative: six digits tell every mix that a run could tell apart.
 const WEIGHT_MAX: u32 = 1_000_000;
+/// A person who is asked a hundred times is a script. An account has ten attempts anyway.
+const TRIES_MAX: u8 = 100;
 /// Used where a load sets no limits: a second's worth of the rates a laptop's vault keeps up with.
 const IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// Ten seconds' worth of the same.
@@ -38,10 +35,34 @@ fn load(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedLoad> 
     let arrival = section
         .require("arrival", "arrival = { kind = \"poisson\", rate = \"200/s\" }", mistakes)
         .and_then(|field| field.section(mistakes))
-        .and_then(|section| arrival(section, mistakes));
-    let field = section.require("mix", "mix = { recover = 90, register = 10 }", mistakes);
-    let mix_at = field.as_ref().map(Field::place);
-    let mix = field.and_then(|field| mix(field, mistakes));
+        .map(|section| (section.place(), arrival::arrival(section, mistakes)));
+    let (arrival_at, arrival) = arrival.map_or((None, None), |(at, it)| (Some(at), it));
+    let recording = match &arrival {
+        Some(Arrival::Replay { recording, .. }) => Some(recording.mix()),
+        _ => None,
+    };
+    let (mix_at, mix) = if let Some(mix) = recording {
+        if let Some(field) = section.take("mix") {
+            let message = "the log says what is asked: it has no mix".to_owned();
+            field.wrong(message, "no mix beside an arrival of kind \"replay\"", mistakes);
+        }
+        (arrival_at.clone(), Some(mix))
+    } else {
+        // Of a log that cannot be read, nobody knows what it asks.
+        let unread = arrival.is_none() && section.peek("mix").is_none();
+        let field = if unread && is_replay(&section) {
+            None
+        } else {
+            section.require("mix", "mix = { recover = 90, register = 10 }", mistakes)
+        };
+        (field.as_ref().map(Field::place), field.and_then(|field| mix(field, mistakes)))
+    };
+    let retry_field = section.take("retry");
+    let retry_at = retry_field.as_ref().map(Field::place);
+    let retry = retry_field.map(|field| retry(field, mistakes));
+    let population = section.section("population", mistakes);
+    let population_at = population.place();
+    let population = load_population(population, mistakes);
     let mut limits = section.section("limits", mistakes);
     let in_flight = limits.take("in_flight");
     let in_flight = in_flight.map(|field| field.integer(1..=IN_FLIGHT_MAX, mistakes));
@@ -49,54 +70,52 @@ fn load(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedLoad> 
     let backlog = backlog.map(|field| field.integer(0..=BACKLOG_MAX, mistakes));
     limits.finish("limits", mistakes);
     section.finish("a load", mistakes);
+    let arrival = arrival?;
+    let (in_flight_default, backlog_default) = match &arrival {
+        // Each has one operation at most: whoever thinks is in neither.
+        Arrival::Closed(closed) => (closed.users.clamp(1, IN_FLIGHT_MAX), closed.users),
+        _ => (IN_FLIGHT_DEFAULT, BACKLOG_DEFAULT),
+    };
     let load = Load {
         name: name?,
-        arrival: arrival?,
+        arrival,
         mix: mix?,
-        in_flight: in_flight.unwrap_or(Some(IN_FLIGHT_DEFAULT))?,
-        backlog: backlog.unwrap_or(Some(BACKLOG_DEFAULT))?,
+        retry: retry.map_or(Some(None), |retry| retry.map(Some))?,
+        population: population?,
+        in_flight: in_flight.unwrap_or(Some(in_flight_default))?,
+        backlog: backlog.unwrap_or(Some(backlog_default))?,
     };
-    Some(TypedLoad { at, mix_at: mix_at?, load })
+    Some(TypedLoad { at, arrival_at: arrival_at?, mix_at: mix_at?, retry_at, population_at, load })
 }
 
-fn arrival(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
-    let kinds = ["constant", "poisson", "ramp"];
-    let known = |text: &str| kinds.into_iter().find(|kind| *kind == text);
-    let kind = section.require("kind", "kind = \"poisson\"", mistakes)?.choice(
-        "a kind of arrival",
-        &kinds,
-        known,
-        mistakes,
-    )?;
-    let arrival = if kind == "ramp" {
-        ramp(&mut section, mistakes)
-    } else {
-        let rate = section
-            .require("rate", "rate = \"200/s\"", mistakes)
-            .and_then(|field| field.rate(false, RATES, mistakes));
-        let law = if kind == "poisson" {
-            |rate| Arrival::Poisson { rate }
-        } else {
-            |rate| Arrival::Constant { rate }
-        };
-        rate.map(law)
-    };
-    section.finish(&format!("an arrival of kind \"{kind}\""), mistakes);
-    arrival
+fn is_replay(load: &Section<'_>) -> bool {
+    let kind = load.peek("arrival").and_then(|arrival| arrival.child_text("kind"));
+    kind == Some("replay")
 }
 
-fn ramp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Arrival> {
-    let from = section.require("from", "from = \"10/s\"", mistakes);
-    let from = from.and_then(|field| field.rate(true, RATES, mistakes));
-    let end = section.require("to", "to = \"200/s\"", mistakes);
-    let to = end.as_ref().and_then(|field| field.rate(true, RATES, mistakes));
-    let (from, to) = (from?, to?);
-    if from + to <= 0.0 {
-        let message = "a ramp from nothing to nothing offers nothing".to_owned();
-        end?.wrong(message, "one end above \"0/s\"", mistakes);
-        return None;
-    }
-    Some(Arrival::Ramp { from, to })
+fn retry(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Retry> {
+    let mut section = field.section(mistakes)?;
+    let tries = section
+        .require("tries", "tries = 4", mistakes)
+        .and_then(|field| field.integer(2..=TRIES_MAX, mistakes));
+    let right = section
+        .require("right", "right = \"60%\"", mistakes)
+        .and_then(|field| field.percent(mistakes));
+    let after = section
+        .require("after", "after = \"3s\"", mistakes)
+        .and_then(|field| arrival::think(field, mistakes));
+    section.finish("a retry", mistakes);
+    Some(Retry { tries: tries?, right: right?, after: after? })
+}
+
+fn load_population(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<LoadPopulation> {
+    let accounts = section.take("accounts").map(|field| field.integer(1..=ACCOUNTS_MAX, mistakes));
+    let popularity = section.take("popularity").map(|field| popularity(field, mistakes));
+    section.finish("the population of a load", mistakes);
+    Some(LoadPopulation {
+        accounts: accounts.map_or(Some(None), |accounts| accounts.map(Some))?,
+        popularity: popularity.map_or(Some(None), |popularity| popularity.map(Some))?,
+    })
 }
 
 fn mix(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Vec<(Operation, u32)>> {

@@ -1,6 +1,7 @@
 //! From a scenario as typed to a scenario in which every field has its value: names, defaults and
 //! limits, table by table. Which values do not go together is in `checks.rs`.
 
+mod arrival;
 mod faults;
 mod load;
 pub(super) mod target;
@@ -125,7 +126,12 @@ pub(super) struct TypedTarget {
 /// A load that is right by itself.
 pub(super) struct TypedLoad {
     pub(super) at: Place,
+    pub(super) arrival_at: Place,
+    /// Where a log says what is asked, that of the arrival.
     pub(super) mix_at: Place,
+    /// `retry`, if it is there.
+    pub(super) retry_at: Option<Place>,
+    pub(super) population_at: Place,
     pub(super) load: Load,
 }
 
@@ -231,20 +237,33 @@ fn population(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Popul
 }
 
 fn popularity(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Popularity> {
+    const EXAMPLES: &str =
+        "\"uniform\", \"in-turn\", { zipf = 1.1 }, { hot = 20, share = \"90%\" }";
     if !field.is_table() {
-        let uniform = |text: &str| (text == "uniform").then_some(Popularity::Uniform);
-        let known = field.choice("a popularity", &["uniform"], uniform, mistakes);
+        let named = |text: &str| match text {
+            "uniform" => Some(Popularity::Uniform),
+            "in-turn" => Some(Popularity::InTurn),
+            _ => None,
+        };
+        let known = field.choice("a popularity", &["uniform", "in-turn"], named, mistakes);
         if let (None, Some(mistake)) = (known, mistakes.last_mut()) {
-            mistake.allowed = Some("\"uniform\", { zipf = 1.1 }".to_owned());
+            mistake.allowed = Some(EXAMPLES.to_owned());
         }
         return known;
     }
     let mut section = field.section(mistakes)?;
-    let zipf = section
-        .require("zipf", "{ zipf = 1.1 }", mistakes)
-        .and_then(|field| field.number(true, 0.0..=ZIPF_MAX, mistakes));
+    let popularity = if let Some(hot) = section.take("hot") {
+        let accounts = hot.integer(1..=ACCOUNTS_MAX, mistakes);
+        let share = section.require("share", "{ hot = 20, share = \"90%\" }", mistakes);
+        let share = share.and_then(|field| field.percent(mistakes));
+        accounts.zip(share).map(|(accounts, share)| Popularity::Hot { accounts, share })
+    } else {
+        let zipf = section.require("zipf", EXAMPLES, mistakes);
+        let zipf = zipf.and_then(|field| field.number(true, 0.0..=ZIPF_MAX, mistakes));
+        zipf.map(Popularity::Zipf)
+    };
     section.finish("a popularity", mistakes);
-    zipf.map(Popularity::Zipf)
+    popularity
 }
 
 fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {

@@ -1,5 +1,7 @@
 //! Scenarios read, refused and written again. Data first: a text and what must come of it.
 
+use vaultmark_targets::Operation;
+
 use super::*;
 
 mod random;
@@ -48,6 +50,9 @@ fn told(result: Result<Scenario, Diagnostics>) -> Vec<String> {
         let word = |key: &str| mistake[key].as_str().unwrap_or_default().to_owned();
         let place = match (mistake["line"].as_u64(), mistake["column"].as_u64()) {
             (Some(line), Some(column)) => format!("{line}:{column}"),
+            (Some(line), None) => {
+                format!("{}:{line}", word("file").rsplit('/').next().unwrap_or(""))
+            }
             _ => word("flag"),
         };
         let place = if place.is_empty() { word("file") } else { place };
@@ -88,6 +93,8 @@ fn a_short_scenario_has_every_field() {
         name: "people".to_owned(),
         arrival: Arrival::Poisson { rate: 200.0 },
         mix: vec![(Operation::Register, 5), (Operation::Recover, 90), (Operation::RecoverWrong, 5)],
+        retry: None,
+        population: LoadPopulation::default(),
         in_flight: 1_000,
         backlog: 10_000,
     };
@@ -202,6 +209,136 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "kind = \"poisson\", rate = \"200/s\"",
         "kind = \"ramp\", from = \"0/s\", to = \"0/s\"",
         "12:47 load.people.arrival.to: a ramp from nothing to nothing offers nothing",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"stepps\", rates = [\"1/s\"]",
+        "12:20 load.people.arrival.kind: \"stepps\" is not a kind of arrival [steps]",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"steps\", rates = []",
+        "12:37 load.people.arrival.rates: there is nothing in the list",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"steps\", rates = \"1/s\"",
+        "12:37 load.people.arrival.rates: \"1/s\" is not a list",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"steps\", rates = [\"1/s\", \"x\"]",
+        "12:45 load.people.arrival.rates.2: \"x\" is not a rate: write a number and /s without a space, for example \"200/s\"",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"steps\", rates = [\"0/s\", \"0/s\"]",
+        "12:37 load.people.arrival.rates: steps of nothing offer nothing",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"steps\", rates = [\"1/s\", \"2/s\"], each = \"60s\"",
+        "12:11 load.people.arrival: the last step begins after the measurement phase",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"diurnal\", mean = \"9/s\", peak = 0.5",
+        "12:52 load.people.arrival.peak: 0.5 is out of range",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"diurnal\", mean = \"9/s\", peak = 23.9",
+        "12:52 load.people.arrival.peak: 23.9 times the mean is more than one hour of 24 can have",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"diurnal\", mean = \"500000/s\", peak = 3",
+        "12:57 load.people.arrival.peak: the peak is more than a million a second",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"diurnal\", mean = \"9/s\", peak = 2, from = \"24:00\"",
+        "12:62 load.people.arrival.from: \"24:00\" is not a time of day",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"diurnal\", mean = \"9/s\", peak = 2, hours = [1, 2]",
+        "12:63 load.people.arrival.hours: 2 hours are no day",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"burst\", base = \"9/s\", peak = \"9/s\", at = \"1s\", half_life = \"1s\"",
+        "12:50 load.people.arrival.peak: the peak of a burst is above its base",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"burst\", base = \"9/s\", peak = \"90/s\", at = \"60s\", half_life = \"1s\"",
+        "12:11 load.people.arrival: the burst comes after the measurement phase",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", users = 0, think = \"1s\"",
+        "12:38 load.people.arrival.users: 0 is out of range",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", users = 9, think = { from = \"2s\", to = \"1s\" }",
+        "12:49 load.people.arrival.think: it ends before it begins",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", users = 9, think = { mean = \"2s\", to = \"1s\" }",
+        "12:49 load.people.arrival.think: this does not say how long",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", users = 9, think = \"1s\", stages = [{ users = 9, for = \"1s\" }]",
+        "12:38 load.people.arrival.users: users beside stages, which say how many users there are",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", think = \"1s\", stages = [{ users = 0, for = \"1s\" }]",
+        "12:53 load.people.arrival.stages: stages without a user",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", think = \"1s\", stages = [{ users = 3 }]",
+        "12:54 load.people.arrival.stages.1.for: missing field \"for\"",
+    ),
+    (
+        "kind = \"poisson\", rate = \"200/s\"",
+        "kind = \"closed\", users = 9, think = \"1s\", ramp_up = \"50s\", ramp_down = \"50s\"",
+        "12:11 load.people.arrival: users go before all have come",
+    ),
+    (
+        "register = 5 }",
+        "register = 5 }\nretry = { tries = 1, right = \"50%\", after = \"1s\" }",
+        "14:19 load.people.retry.tries: 1 is out of range",
+    ),
+    (
+        "recover-wrong = 5, register = 5 }",
+        "register = 5 }\nretry = { tries = 3, right = \"50%\", after = \"1s\" }",
+        "14:9 load.people.retry: nobody is refused: the load has no wrong passwords",
+    ),
+    (
+        "register = 5 }",
+        "register = 5 }\npopulation = { accounts = 1_001 }",
+        "14:14 load.people.population: 1001 accounts of its own, and there are only 1000 left",
+    ),
+    (
+        "register = 5 }",
+        "register = 5 }\npopulation = { accounts = 1 }",
+        "13:7 load.people.mix: right and wrong passwords go to accounts of their own",
+    ),
+    (
+        "register = 5 }",
+        "register = 5 }\npopulation = { popularity = { hot = 3 } }",
+        "14:29 load.people.population.popularity.share: missing field \"share\"",
+    ),
+    (
+        "accounts = 1_000",
+        "accounts = 1_000\npopularity = \"in-tern\"",
+        "8:14 population.popularity: \"in-tern\" is not a popularity [in-turn]",
     ),
     (
         "register = 5",
@@ -579,6 +716,52 @@ error: not UTF-8: byte 0xff at offset 21 (line 2, column 10); save the file as U
  --> s.toml
 ",
     );
+}
+
+/// A load that replays a log, and what must be told of it.
+#[test]
+fn a_log_with_bad_lines_is_told_line_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.csv").display().to_string();
+    let arrival = |rest: &str| format!("kind = \"replay\", file = \"{path}\"{rest}");
+    let text = |rest: &str| {
+        let text = changed("kind = \"poisson\", rate = \"200/s\"", &arrival(rest));
+        text.replace("mix = { recover = 90, recover-wrong = 5, register = 5 }\n", "")
+    };
+    let told = |text: &str| told(resolve(text, &Overrides::default()));
+    let missing = told(&text(""));
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(missing[0].contains("log.csv cannot be read: No such file"), "{missing:?}");
+
+    std::fs::write(&path, "at,operation\n1,recover\nnoon,recover\n2,restore\n3,register\n")
+        .unwrap();
+    assert_eq!(
+        told(&text("")),
+        [
+            "log.csv:3 at: \"noon\" is not a time",
+            "log.csv:4 operation: \"restore\" is not an operation",
+        ]
+    );
+    let Err(mistakes) = resolve(&text(""), &Overrides::default()) else { panic!("no mistake") };
+    let shown = mistakes.to_string();
+    assert!(shown.contains("log.csv:3  at\n  = allowed: seconds (12.5), or RFC 3339"), "{shown}");
+    assert_eq!(mistakes.to_json()[0]["file"], path);
+    assert_eq!(mistakes.to_json()[0]["seen"], "\"noon\"");
+
+    std::fs::write(&path, "at,operation\n1,recover\n2,recover-wrong\n3,register\n").unwrap();
+    let scenario = resolve(&text(", speed = 2"), &Overrides::default()).unwrap();
+    let mix =
+        [Operation::Register, Operation::Recover, Operation::RecoverWrong].map(|one| (one, 1));
+    assert_eq!(scenario.loads[0].mix, mix);
+    let written = scenario.to_toml();
+    assert_eq!(resolve(&written, &Overrides::default()).unwrap(), scenario);
+    // A log that was changed since is not played as if it were the same.
+    std::fs::write(&path, "at,operation\n1,recover\n2,recover-wrong\n4,register\n").unwrap();
+    let changed = told(&written);
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    assert!(changed[0].contains("fingerprint: the log is not the one"), "{changed:?}");
+    let both = text("").replace("[[faults]]", "mix = { recover = 1 }\n[[faults]]");
+    assert!(told(&both)[0].contains("mix: the log says what is asked"), "{:?}", told(&both));
 }
 
 #[test]

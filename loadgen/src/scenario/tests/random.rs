@@ -20,11 +20,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         measure,
         cool_down,
     });
-    let popularity = prop_oneof![
-        Just(Popularity::Uniform),
-        (f64::MIN_POSITIVE..=10.0).prop_map(Popularity::Zipf)
-    ];
-    let population = (2_u64..=1_000_000_000, popularity, any::<bool>()).prop_map(
+    let population = (20_u64..=1_000_000_000, popularities(), any::<bool>()).prop_map(
         |(accounts, popularity, concurrent_attempts)| Population {
             accounts,
             popularity,
@@ -56,6 +52,8 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     let loads = prop::collection::vec(loads(), 1..4).prop_map(|mut loads| {
         for (n, load) in loads.iter_mut().enumerate() {
             load.name = format!("load-{n}");
+            // Of the twenty accounts that there are at least.
+            load.population.accounts = (n > 0).then_some(3);
         }
         loads
     });
@@ -87,19 +85,115 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
-fn loads() -> impl Strategy<Value = Load> {
+/// Laws of arrival in a measurement phase of at least a millisecond. Logs are files: they have a test of
+/// their own.
+fn arrivals() -> impl Strategy<Value = Arrival> {
     let rate = || 1e-6..=1e6_f64;
-    let arrival = prop_oneof![
+    let day = || (1_000_000_000_u64..86_400_000_000_000).prop_map(Duration::from_nanos);
+    let steps = prop::collection::vec(prop_oneof![Just(0.0), rate()], 1..9)
+        .prop_filter("a rate", |rates| rates.iter().any(|rate| *rate > 0.0));
+    let hours = prop::array::uniform24(0.0..100.0_f64).prop_map(Box::new);
+    let closed = (thinking(), prop::option::of(1_u64..1_000), ramping()).prop_map(
+        |(think, iterations, (users, ramping))| {
+            Arrival::Closed(Closed { users, think, iterations, ramping })
+        },
+    );
+    prop_oneof![
         rate().prop_map(|rate| Arrival::Constant { rate }),
         rate().prop_map(|rate| Arrival::Poisson { rate }),
         (rate(), prop_oneof![Just(0.0), rate()]).prop_map(|(from, to)| Arrival::Ramp { from, to }),
+        steps.prop_map(|rates| Arrival::Steps { rates, each: None }),
+        rate().prop_map(|rate| Arrival::Steps {
+            rates: vec![rate],
+            each: Some(Duration::from_secs(7))
+        }),
+        (
+            1e-6..=4e5_f64,
+            1.0..=2.0_f64,
+            prop::option::of(day()),
+            0_u8..24,
+            0_u8..60,
+            prop::option::of(hours)
+        )
+            .prop_map(|(mean, peak, day, hour, minute, hours)| Arrival::Diurnal {
+                mean,
+                peak,
+                day,
+                from_hour: f64::from(hour) + f64::from(minute) / 60.0,
+                hours,
+            }),
+        (rate(), day(), day())
+            .prop_map(|(rate, rise, half_life)| Arrival::Burst {
+                base: rate / 2.0,
+                peak: rate,
+                at: Duration::ZERO,
+                rise,
+                half_life,
+            })
+            .prop_filter("a base of a rate", |burst| {
+                matches!(burst, Arrival::Burst { base, .. } if *base >= 1e-6)
+            }),
+        closed,
+    ]
+}
+
+fn thinking() -> impl Strategy<Value = Think> {
+    let time = || (0_u64..86_400_000_000_000).prop_map(Duration::from_nanos);
+    prop_oneof![
+        time().prop_map(Think::Fixed),
+        time().prop_map(Think::Mean),
+        (time(), time()).prop_map(|(one, other)| Think::Between(one.min(other), one.max(other))),
+    ]
+}
+
+fn ramping() -> impl Strategy<Value = (u32, Ramping)> {
+    let time = || (0_u64..86_400_000_000_000).prop_map(Duration::from_nanos);
+    let no_longer_than_a_run = prop_oneof![
+        Just(Ramping::UpDown { up: None, down: Duration::ZERO }),
+        Just(Ramping::UpDown { up: Some(Duration::ZERO), down: Duration::from_millis(1) }),
     ];
+    let stages = prop::collection::vec((0_u32..=10_000_000, time()), 1..5)
+        .prop_filter("a user", |stages| stages.iter().any(|(users, _)| *users > 0));
+    prop_oneof![
+        (1_u32..=10_000_000, no_longer_than_a_run),
+        stages.prop_map(|stages| {
+            let most = stages.iter().map(|(users, _)| *users).max().unwrap_or(0);
+            (most, Ramping::Stages(stages))
+        }),
+    ]
+}
+
+fn popularities() -> impl Strategy<Value = Popularity> {
+    prop_oneof![
+        Just(Popularity::Uniform),
+        Just(Popularity::InTurn),
+        (f64::MIN_POSITIVE..=10.0).prop_map(Popularity::Zipf),
+        (1_u64..1_000_000_000, 0_u32..=1_000_000).prop_map(|(accounts, millionths)| {
+            Popularity::Hot { accounts, share: f64::from(millionths) / 1e6 }
+        }),
+    ]
+}
+
+fn loads() -> impl Strategy<Value = Load> {
     let weights = prop::array::uniform3(0_u32..=1_000_000)
         .prop_filter("an operation", |weights| weights.iter().any(|weight| *weight > 0));
-    (arrival, weights, 1_u32..=100_000, 0_u32..=10_000_000).prop_map(
-        |(arrival, weights, in_flight, backlog)| {
+    let limits = (1_u32..=100_000, 0_u32..=10_000_000);
+    let retry =
+        (2_u8..=100, 0_u32..=1_000_000, thinking()).prop_map(|(tries, millionths, after)| Retry {
+            tries,
+            right: f64::from(millionths) / 1e6,
+            after,
+        });
+    let retry = prop::option::of(retry);
+    let population = prop::option::of(popularities());
+    (arrivals(), weights, retry, population, limits).prop_map(
+        |(arrival, weights, retry, popularity, (in_flight, backlog))| {
             let mix = Operation::ALL.into_iter().zip(weights).filter(|(_, weight)| *weight > 0);
-            Load { name: String::new(), arrival, mix: mix.collect(), in_flight, backlog }
+            let mix: Vec<_> = mix.collect();
+            let wrong = mix.iter().any(|(asked, _)| *asked == Operation::RecoverWrong);
+            let population = LoadPopulation { accounts: None, popularity };
+            let retry = retry.filter(|_| wrong);
+            Load { name: String::new(), arrival, mix, retry, population, in_flight, backlog }
         },
     )
 }
@@ -245,7 +339,7 @@ proptest! {
 
     #[test]
     fn no_setting_ends_in_a_panic(
-        path in "(version|load|load.people|load.1|faults.1|slo|slo.1|target|phases|x|[a-z.]{0,8})(.(mix|rate|at|kind|rule|measure|recover|1))?",
+        path in "(version|load|load.people|load.people.retry|load.people.population|load.people.arrival.(kind|think|users|rates|stages|hours|file)|load.1|faults.1|slo|slo.1|target|phases|x|[a-z.]{0,8})(.(mix|rate|at|kind|rule|measure|recover|1))?",
         value in "([0-9]{1,3}(/s|s|ms|%)?|true|\\{ ?(a|zipf) ?= ?[0-9] ?\\}|\\[[0-9]?\\]|[ -~]{0,10})",
     ) {
         let mut overrides = Overrides::default();
