@@ -17,6 +17,7 @@ mod plan;
 mod stream;
 
 pub use plan::{GuessCheck, Plan};
+pub(crate) use stream::seed_of_load;
 
 use crate::guesses::{self, Guesses, Ticket};
 use crate::recorder::{Exchange, Recorder, Sample};

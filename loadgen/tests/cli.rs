@@ -186,6 +186,34 @@ fn json_stands_alone_on_standard_output() {
 }
 
 #[test]
+fn lean_clients_do_what_others_do_and_the_result_says_that_they_are_lean() {
+    let place = Place::new();
+    place.write("vault.toml", VAULT);
+    for suite in ["ristretto255-sha512", "p256-sha256"] {
+        let every = "client.full_every=4";
+        let lean = ["run", "vault.toml", "--fidelity", "lean", "--set", every, "--suite", suite];
+        let output = place.run(&[&lean[..], &["--out", suite]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let run = place.run_json(suite);
+        assert_eq!(run["fidelity"], "lean");
+        assert_eq!(run["violations_count"], 0);
+        let lean = &run["instrument"]["lean"];
+        assert_eq!(lean["full_every"], 4);
+        assert_eq!((&lean["unknown"], &lean["on_the_spot"]), (&Value::from(0), &Value::from(0)));
+        let count = |name: &str| lean[name].as_u64().expect("a count");
+        assert!(count("lean") > 0 && count("full") > 0, "{lean}");
+        assert!(count("prepared") >= count("lean"), "{lean}");
+        assert!(run["operations"]["recover"]["complete"]["count"].as_u64() > Some(0), "{run}");
+        assert!(run["operations"]["recover-wrong"]["refused"]["count"].as_u64() > Some(0));
+        assert!(run["operations"]["register"]["complete"]["count"].as_u64() > Some(0));
+        let report = std::fs::read_to_string(place.folder.path().join(suite).join("report.html"));
+        assert!(report.expect("a report").contains("every step for one operation in 4"));
+    }
+    let wrong = ["run", "vault.toml", "--set", "client.full_every=4"];
+    check(&wrong, 2, &["full_every", "only of lean clients"]);
+}
+
+#[test]
 fn nobody_reading_is_no_failure() {
     let place = Place::new();
     let mut child = place.command(&["list"]).stdout(Stdio::piped()).spawn().expect("it starts");

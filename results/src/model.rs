@@ -33,7 +33,7 @@ pub struct Run {
     pub loads: Vec<LoadResult>,
     /// The device, if the target has one.
     pub hsm: Option<Hsm>,
-    /// Client cryptography: `full`, `cached`, or `none` for targets that need none.
+    /// Client cryptography: `full`, `cached`, `lean`, or `none` for targets that need none.
     pub fidelity: String,
     /// Key stretching: "owasp (Argon2id 19 MiB, t = 2, p = 1)"; null where there is none.
     #[serde(default)]
@@ -278,6 +278,28 @@ pub struct Instrument {
     /// Processor time of this process over what opaque-ke's bare client and server steps take for
     /// the operations that ended as expected.
     pub crypto_share: Option<f64>,
+    /// How lean the clients were; null for others.
+    #[serde(default)]
+    pub lean: Option<LeanResult>,
+}
+
+/// How lean clients were: what they left out and made beforehand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeanResult {
+    /// Of so many operations one did every step and checked the recovered key.
+    pub full_every: u64,
+    /// Recoveries, right or wrong, that did only what the vault can observe.
+    pub lean: u64,
+    /// Operations drawn to do every step.
+    pub full: u64,
+    /// Recoveries that did every step since their account's keys were not known.
+    pub unknown: u64,
+    /// Blinded elements and key shares made before the run.
+    pub prepared: u64,
+    /// Processor time that took, seconds.
+    pub prepared_cpu_s: f64,
+    /// Those that were made during the run since none was left.
+    pub on_the_spot: u64,
 }
 
 /// What the stalled target knew and what the instrument said.

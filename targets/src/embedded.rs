@@ -20,7 +20,8 @@ use crate::fault::{Fault, LinkState, Way};
 use crate::opaque::ServerKeys;
 use crate::people::synthetic::{Chance, Synthetic};
 use crate::people::{
-    POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range,
+    FleetKeys, LeanCounts, POPULATION_IN_FLIGHT, People, PeopleError, Performing, PopulationError,
+    Registered, register_range,
 };
 use crate::quorum::{Group, GroupConfig, StateMachine};
 use crate::target::{Evidence, Outcome, Reply, Request, Stage, StageTimes, Target};
@@ -107,23 +108,51 @@ impl EmbeddedVault {
         accounts: u64,
         mut progress: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), EmbeddedError> {
-        self.inner.people.expect_population(&(0..accounts));
+        let people = &self.inner.people;
+        people.expect_population(&(0..accounts)).map_err(EmbeddedError::KeysFile)?;
         let register = |account| {
             let inner = Arc::clone(&self.inner);
             async move { inner.register(account).await }
         };
-        let tell = |registered: Registered| progress(registered.done);
-        self.handle
-            .block_on(register_range(0..accounts, POPULATION_IN_FLIGHT, register, tell))
-            .map_err(|error| match error {
-                PopulationError::Account(account, why) => {
-                    EmbeddedError::Population(account, why.to_string())
-                }
-                PopulationError::Task(why) => EmbeddedError::Threads(why),
-                PopulationError::Stopped => EmbeddedError::Stopped,
-            })?;
-        self.inner.people.know(0..accounts);
-        Ok(())
+        let mut trouble = None;
+        let tell = |registered: Registered| {
+            trouble = trouble.take().or_else(|| people.trouble());
+            if trouble.is_some() { ControlFlow::Break(()) } else { progress(registered.done) }
+        };
+        let ended =
+            self.handle.block_on(register_range(0..accounts, POPULATION_IN_FLIGHT, register, tell));
+        if let Some(trouble) = trouble {
+            return Err(EmbeddedError::KeysFile(trouble));
+        }
+        ended.map_err(|error| match error {
+            PopulationError::Account(account, why) => {
+                EmbeddedError::Population(account, why.to_string())
+            }
+            PopulationError::Task(why) => EmbeddedError::Threads(why),
+            PopulationError::Stopped => EmbeddedError::Stopped,
+        })?;
+        people.know(0..accounts).map_err(EmbeddedError::KeysFile)
+    }
+
+    /// Makes what the lean logins of operations 0 to `end` − 1 need, of those that are `wanted`, on all
+    /// cores; nothing, for clients that are not lean. `progress` is told how far that is, and may stop it:
+    /// the rest is then made on the spot, and counted.
+    ///
+    /// # Errors
+    /// No threads.
+    pub fn prepare(
+        &self,
+        end: u64,
+        wanted: &(dyn Fn(u64) -> bool + Sync),
+        progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), EmbeddedError> {
+        self.inner.people.prepare(end, wanted, progress).map_err(EmbeddedError::Threads)
+    }
+
+    /// What lean clients did so far; `None` for others.
+    #[must_use]
+    pub fn lean_counts(&self) -> Option<LeanCounts> {
+        self.inner.people.lean_counts()
     }
 
     /// Whether something can be done to a vault in one process: its replicas die and come back, their
@@ -262,7 +291,13 @@ impl Inner {
         };
         let group = handle.block_on(Group::start(group, open)).map_err(EmbeddedError::Quorum)?;
         let how = (config.stretching, config.fidelity);
-        let people = People::new(client, synthetic, how, 0).map_err(EmbeddedError::Threads)?;
+        let fleet = FleetKeys { suite: config.suite, server: &public, others: b"" };
+        let people =
+            People::new(client, fleet, synthetic, how, 0).map_err(|error| match error {
+                PeopleError::Threads(why) => EmbeddedError::Threads(why),
+                PeopleError::Keys(why) => EmbeddedError::Keys(why),
+                PeopleError::KeysFile(why) => EmbeddedError::KeysFile(why),
+            })?;
         Ok(Self {
             group: Arc::new(group),
             hsm_sessions: cores.first().map_or(0, |slot| slot.pool.sessions()),

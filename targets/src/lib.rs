@@ -30,5 +30,5 @@ pub use embedded::{
 };
 pub use fault::Fault;
 pub use opaque::Stretching;
-pub use people::{Fidelity, Registered};
+pub use people::{Fidelity, LeanConfig, LeanCounts, Registered};
 pub use target::{Evidence, Operation, Outcome, Reply, Request, Stage, StageTimes, Target};

@@ -100,6 +100,36 @@ fn shares(table: &mut Table, instrument: &Instrument) {
         },
         "Processor time of this process over what opaque-ke's bare client and server steps take for the operations that ended as expected.",
     );
+    let Some(lean) = &instrument.lean else { return };
+    let count = format_count;
+    row(
+        "Lean recoveries",
+        format!(
+            "{}; one operation in {} did every step: {}",
+            count(lean.lean),
+            count(lean.full_every),
+            count(lean.full)
+        ),
+        "Clients that knew their account's keys and did only what the vault can observe. The others are \
+         opaque-ke's, and every recovered key was compared.",
+    );
+    if lean.unknown > 0 {
+        row(
+            "Recoveries with unknown keys",
+            count(lean.unknown),
+            "They did every step, since nothing was known of their account.",
+        );
+    }
+    row(
+        "Prepared logins",
+        format!(
+            "{} in {:.1} s of one core; {} more during the run",
+            count(lean.prepared),
+            lean.prepared_cpu_s,
+            count(lean.on_the_spot)
+        ),
+        "Blinded elements and key shares that were made before the run, each for one login.",
+    );
 }
 
 fn truth(instrument: &Instrument) -> Option<String> {
@@ -170,6 +200,19 @@ pub(super) fn device(run: &Run) -> Section {
     section.text("Counts are over the whole run, all phases.").with(Block::Table(table))
 }
 
+/// What clients really did, in words.
+fn fidelity(run: &Run) -> String {
+    match (run.fidelity.as_str(), &run.instrument.lean) {
+        ("full", _) => "full: every step".to_owned(),
+        ("cached", _) => "cached: every step but stretching what was stretched before".to_owned(),
+        ("lean", Some(lean)) => format!(
+            "lean: what the vault can observe; every step for one operation in {}",
+            format_count(lean.full_every)
+        ),
+        _ => run.fidelity.clone(),
+    }
+}
+
 pub(super) fn provenance(run: &Run) -> Section {
     let from = &run.provenance;
     let mut table =
@@ -183,7 +226,7 @@ pub(super) fn provenance(run: &Run) -> Section {
     row("Scenario", run.scenario.clone());
     row("Seed", run.seed.to_string());
     row("Target", run.target.clone());
-    row("Client cryptography", run.fidelity.clone());
+    row("Client cryptography", fidelity(run));
     row("Key stretching", run.stretching.clone().unwrap_or_else(|| "none".to_owned()));
     row("Started", run.started_at.clone());
     row("vaultmark", format!("{} ({} build)", from.version, from.build));

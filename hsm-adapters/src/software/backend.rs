@@ -77,6 +77,23 @@ impl Backend {
             },
         }
     }
+
+    /// Both secrets times one element, in a time that may depend on them: for the keys of synthetic people.
+    /// `None` where it is not the canonical encoding of an element, or is the identity.
+    pub(super) fn twins(self, element: &[u8; 32], secrets: [&Scalar; 2]) -> Option<[[u8; 32]; 2]> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(ifma) => ifma.twins(element, secrets),
+            Self::Dalek => {
+                // An inversion serves both encodings, as below.
+                let half = Scalar::from_bytes_mod_order(HALF);
+                let point = decode(element)?;
+                let points = secrets.map(|secret| point * (secret * half));
+                let encoded = RistrettoPoint::double_and_compress_batch(&points);
+                Some([encoded.first()?.to_bytes(), encoded.get(1)?.to_bytes()])
+            }
+        }
+    }
 }
 
 /// An inversion serves all encodings of twice a point, so that points are multiplied by half their keys.
@@ -129,6 +146,31 @@ mod tests {
                     backend.evaluate(batch, |one| told.push(one));
                 }
                 assert_eq!(told, expected, "{} in batches of {size}", backend.name());
+            }
+        }
+    }
+
+    /// Both of two scalars times an element, as each of them singly.
+    #[test]
+    fn twins_are_two_evaluations() {
+        let mut chance = ChaCha8Rng::seed_from_u64(3);
+        let half = Scalar::from_bytes_mod_order(HALF);
+        let (one, eight) = (Scalar::ONE, Scalar::from(8_u64));
+        let edges = [one, -one, half, -half, one + one, eight, -eight, Scalar::from(15_u64)];
+        for n in 0..3_000 {
+            let mut pick = |at: usize| *edges.get(at).unwrap_or(&scalar(&mut chance));
+            let (first, second) = (pick(n), pick(n / edges.len()));
+            let element = RistrettoPoint::mul_base(&scalar(&mut chance)).compress().to_bytes();
+            let expected =
+                [&first, &second].map(|secret| voprf(&element, secret).expect("decodes"));
+            for backend in backends() {
+                let twins = backend.twins(&element, [&first, &second]);
+                assert_eq!(twins, Some(expected), "{}", backend.name());
+            }
+        }
+        for backend in backends() {
+            for bad in [[0; 32], [0xff; 32], [1; 32]] {
+                assert_eq!(backend.twins(&bad, [&one, &half]), None);
             }
         }
     }

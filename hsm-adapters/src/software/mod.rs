@@ -156,6 +156,19 @@ pub fn evaluate_with_key(
     }
 }
 
+/// Both secrets times one element of ristretto255, which costs less than one after the other. `None` where the
+/// bytes are not the canonical encoding of an element, or of the identity.
+///
+/// The time it takes depends on the secrets: for the keys of people that a load generator makes up, and not
+/// for a server's.
+#[must_use]
+pub fn twins_in_variable_time(
+    element: &[u8; 32],
+    secrets: [&curve25519_dalek::Scalar; 2],
+) -> Option<[[u8; 32]; 2]> {
+    Backend::detect().twins(element, secrets)
+}
+
 /// Private keys that are ready for use, to compare the bare evaluation with other libraries' (whose
 /// servers keep a key ready too): no key derivation, no HSM session, one core, the adapter's own code.
 pub struct ReadyKeys {

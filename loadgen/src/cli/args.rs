@@ -96,6 +96,9 @@ pub struct OverrideArgs {
     /// Replicas of the vault: 1, 3, 5 or 7
     #[arg(long, value_name = "N")]
     pub replicas: Option<u32>,
+    /// Which client steps are really done: full, cached, lean
+    #[arg(long)]
+    pub fidelity: Option<String>,
     /// Any field, for example load.people.rate=250/s; may be repeated
     #[arg(long, value_name = "FIELD=VALUE")]
     pub set: Vec<Setting>,
@@ -233,6 +236,9 @@ impl OverrideArgs {
         }
         if let Some(replicas) = self.replicas {
             overrides.number("--replicas", "target.replicas", replicas.into());
+        }
+        if let Some(fidelity) = &self.fidelity {
+            overrides.text("--fidelity", "client.fidelity", fidelity);
         }
         for setting in &self.set {
             overrides.set("--set", setting);

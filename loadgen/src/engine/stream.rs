@@ -19,6 +19,11 @@ const SALT_LOAD: u64 = 0x6C6F_6164;
 /// second; some 3 MB. Who would be one more gives up, and is counted.
 const RETRYING_MAX: usize = 1 << 16;
 
+/// The seed of one load: two draw different dice for the arrivals of one number.
+pub(crate) fn seed_of_load(seed: u64, load: usize) -> u64 {
+    Chance::of(seed, SALT_LOAD, load as u64).bits()
+}
+
 /// One load.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -62,8 +67,7 @@ pub(super) enum Next {
 impl Stream {
     pub(super) fn new(plan: &Plan, load: usize) -> Self {
         let own = &plan.loads[load];
-        // Two loads draw different dice for the arrivals of one number.
-        let seed = Chance::of(plan.seed, SALT_LOAD, load as u64).bits();
+        let seed = seed_of_load(plan.seed, load);
         let share = |limit: u32| -> u32 {
             let workers = u32::try_from(plan.workers).unwrap_or(u32::MAX);
             limit.div_ceil(workers)

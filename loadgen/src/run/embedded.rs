@@ -16,7 +16,7 @@ use vaultmark_targets::embedded::{EmbeddedConfig, EmbeddedCounters, EmbeddedErro
 use vaultmark_targets::{Fault, embedded};
 
 use super::faults::{Injection, Injector};
-use super::{Around, Bench, Done, LEAD, RunError};
+use super::{Around, Bench, Done, LEAD, RunError, lean};
 use crate::devices::open_for_vault;
 use crate::engine::GuessCheck;
 use crate::host;
@@ -67,7 +67,8 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
     bench.run.hsm = Some(hsm(&before));
     let scenario = bench.job.scenario;
     let writer = bench.begin()?;
-    if bench.stop.signal().is_none() {
+    // Lean clients take other steps than the bare ones: their processor time says nothing beside those.
+    if bench.stop.signal().is_none() && scenario.client.fidelity != Fidelity::Lean {
         bench.bare = Some(innocence::bare_costs(before.device.suite, &scenario.client));
     }
 
@@ -94,6 +95,8 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
         Err(error) => return Err(TargetError::from(error).into()),
     }
 
+    bench.prepare(|end, wanted, progress| vault.prepare(end, wanted, progress))?;
+
     let before = vault.counters();
     let start = bench.clock.now().after(LEAD);
     let measure_start = start.after(scenario.phases.warm_up);
@@ -101,6 +104,7 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
         Injection::begin(&vault, &scenario.faults, &bench.clock, measure_start, runtime);
     let around = Around { check: GuessCheck::Fresh, injection, group_of: &|_| 0 };
     let offered = bench.offer(&*vault, writer, start, around)?;
+    bench.tell_lean(vault.lean_counts());
     let after = vault.counters();
     bench.run.device = Some(DeviceResult {
         evaluations: after.pool.evaluations - before.pool.evaluations,
@@ -147,6 +151,8 @@ fn start(
         fidelity: match scenario.client.fidelity {
             Fidelity::Full => embedded::Fidelity::Full,
             Fidelity::Cached => embedded::Fidelity::Cached,
+            // For this vault alone, whose registrations end with the run.
+            Fidelity::Lean => lean::config(scenario, folder.join("population.keys")),
         },
         seed: scenario.seed,
         runtime: Some(runtime.handle().clone()),

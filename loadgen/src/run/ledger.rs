@@ -122,6 +122,11 @@ impl Ledger {
         Ok(Self { path, written, _lock: lock })
     }
 
+    /// Where lean clients keep the keys of these accounts.
+    pub(super) fn keys_path(&self) -> PathBuf {
+        self.path.with_extension("keys")
+    }
+
     /// Every account below this one is registered.
     pub(super) const fn registered(&self) -> u64 {
         self.written.registered

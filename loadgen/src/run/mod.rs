@@ -6,6 +6,7 @@
 
 mod embedded;
 mod faults;
+mod lean;
 mod ledger;
 pub mod measure;
 pub mod populate;

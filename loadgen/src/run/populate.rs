@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use vaultmark_hsm::{Clock, Moment, SystemClock};
 use vaultmark_results::units;
+use vaultmark_targets::people::forget_keys;
 use vaultmark_targets::remote::{RemoteError, RemoteVault};
 use vaultmark_targets::{Operation, Outcome, Request, Target};
 
@@ -65,9 +66,10 @@ pub fn populate(
     let clock: Arc<dyn Clock> = SystemClock::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { stop.listen() })?;
-    let vault = RemoteVault::connect(&fleet.file, config(scenario, &runtime), Arc::clone(&clock))
-        .map_err(TargetError::from)?;
     let mut ledger = fleet.ledger(scenario)?;
+    let config = config(scenario, &runtime, ledger.keys_path());
+    let vault =
+        RemoteVault::connect(&fleet.file, config, Arc::clone(&clock)).map_err(TargetError::from)?;
     let accounts = scenario.population.accounts;
     let known = ledger.registered().min(accounts);
     let mut progress = Progress::new(progress, Arc::clone(&clock));
@@ -97,14 +99,20 @@ pub fn populate(
     Ok(done)
 }
 
-/// Registers the accounts that are missing, or all of them anew, so far as nobody stops it.
+/// Registers the accounts that are missing, or all of them anew, so far as nobody stops it. Lean clients
+/// miss those whose keys they do not have as well. How many were there already.
 pub(super) fn register(
     vault: &RemoteVault,
     (accounts, anew): (u64, bool),
     ledger: &mut Ledger,
     (progress, clock, stop): (&mut Progress, &dyn Clock, &Stop),
-) -> Result<(), TargetError> {
+) -> Result<u64, TargetError> {
     let known = if anew { 0 } else { ledger.registered().min(accounts) };
+    let known = known.min(vault.known_keys().unwrap_or(known));
+    if vault.known_keys().is_none() && known < accounts {
+        // What lean clients knew of them is about to be wrong.
+        forget_keys(&ledger.keys_path(), known).map_err(TargetError::of)?;
+    }
     let begun = clock.now();
     let (mut below, mut failed) = (known, None);
     let registered = vault.register_population(known..accounts, |told| {
@@ -134,10 +142,10 @@ pub(super) fn register(
             progress.say(&format!(
                 "the population: {all} accounts, {before} of them known and {new} registered now"
             ));
-            Ok(())
+            Ok(known)
         }
         // Load is offered to it all the same: none, since the run is stopped.
-        Err(RemoteError::Stopped) => Ok(()),
+        Err(RemoteError::Stopped) => Ok(known),
         Err(error) => Err(error.into()),
     }
 }

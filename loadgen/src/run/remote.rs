@@ -14,7 +14,7 @@ use vaultmark_targets::{Fault, Fidelity as ClientFidelity};
 use super::faults::{Injection, Injector};
 use super::ledger::{Ledger, LedgerError};
 use super::populate;
-use super::{Around, Bench, Done, LEAD, RunError, TargetError};
+use super::{Around, Bench, Done, LEAD, RunError, TargetError, lean};
 use crate::engine::GuessCheck;
 use crate::scenario::{Fidelity, RemoteSpec, Scenario};
 
@@ -50,10 +50,10 @@ pub(super) fn run(
     bench.run.target = fleet.words(before.as_ref());
     bench.run.hsm = before.as_ref().and_then(hsm);
     bench.progress.say(&format!("the target: {}", bench.run.target));
-    let vault =
-        RemoteVault::connect(&fleet.file, config(scenario, runtime), Arc::clone(&bench.clock));
-    let vault = vault.map_err(TargetError::from)?;
     let mut ledger = fleet.ledger(scenario)?;
+    let config = config(scenario, runtime, ledger.keys_path());
+    let vault = RemoteVault::connect(&fleet.file, config, Arc::clone(&bench.clock));
+    let vault = vault.map_err(TargetError::from)?;
     let fresh = ledger.registered() == 0;
     let writer = bench.begin()?;
     let around = (&mut bench.progress, &*bench.clock, &*bench.stop);
@@ -61,7 +61,10 @@ pub(super) fn run(
     // recovery of each account would be measured with seconds of its own stretching in it.
     let client = &scenario.client;
     let anew = client.fidelity == Fidelity::Cached && client.stretching.argon2id().is_some();
-    populate::register(&vault, (scenario.population.accounts, anew), &mut ledger, around)?;
+    let accounts = scenario.population.accounts;
+    let reused = populate::register(&vault, (accounts, anew), &mut ledger, around)?;
+    lean::try_known(&vault, reused, runtime)?;
+    bench.prepare(|end, wanted, progress| vault.prepare(end, wanted, progress))?;
 
     let before = fleet.status(runtime)?;
     let start = bench.clock.now().after(LEAD);
@@ -80,6 +83,7 @@ pub(super) fn run(
         group_of: &|account| group_of(&vault.account_id(account), groups),
     };
     let offered = bench.offer(&vault, writer, start, around)?;
+    bench.tell_lean(vault.lean_counts());
     if let (Some(before), Some(after)) = (before, fleet.status(runtime)?) {
         counted(&mut bench, &before, &after);
     }
@@ -160,12 +164,13 @@ impl Injector for Control {
     }
 }
 
-pub(super) fn config(scenario: &Scenario, runtime: &Runtime) -> RemoteConfig {
+pub(super) fn config(scenario: &Scenario, runtime: &Runtime, keys: PathBuf) -> RemoteConfig {
     RemoteConfig {
         stretching: scenario.client.stretching,
         fidelity: match scenario.client.fidelity {
             Fidelity::Full => ClientFidelity::Full,
             Fidelity::Cached => ClientFidelity::Cached,
+            Fidelity::Lean => lean::config(scenario, keys),
         },
         runtime: Some(runtime.handle().clone()),
         ..RemoteConfig::new(scenario.seed, scenario.population.accounts)

@@ -154,8 +154,10 @@ pub struct Population {
 /// How clients do their cryptography.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Every step, or every step but stretching for known accounts.
+    /// Which steps are really done.
     pub fidelity: Fidelity,
+    /// Of so many operations of lean clients one does every step; at least 1.
+    pub full_every: u32,
     /// Cost of the key-stretching function.
     pub stretching: Stretching,
     /// An operation without an answer for so long, from its send, has timed out.
@@ -169,6 +171,8 @@ pub enum Fidelity {
     Full,
     /// Known accounts skip stretching: its result is kept.
     Cached,
+    /// Known accounts do only what the vault can observe, but for a sample that does every step.
+    Lean,
 }
 
 /// Key-stretching presets (Argon2id). They live with the client, in `targets`.

@@ -159,11 +159,6 @@ impl<'a> Field<'a> {
         matches!(self.node.value, Value::Table(_))
     }
 
-    /// The value if it is a text.
-    pub(super) fn as_text(&self) -> Option<&'a str> {
-        if let Value::Text(text) = &self.node.value { Some(text) } else { None }
-    }
-
     /// The value if it is true or false.
     pub(super) fn as_boolean(&self) -> Option<bool> {
         if let Value::Boolean(truth) = self.node.value { Some(truth) } else { None }

@@ -9,7 +9,8 @@ use vaultmark_results::units::{exact_duration, exact_percent};
 
 use super::resolve::VERSION;
 use super::{
-    Arrival, Closed, Load, Popularity, Ramping, RemoteSpec, Scenario, TargetSpec, Think, TimedFault,
+    Arrival, Closed, Fidelity, Load, Popularity, Ramping, RemoteSpec, Scenario, TargetSpec, Think,
+    TimedFault,
 };
 
 impl Scenario {
@@ -35,6 +36,9 @@ impl Scenario {
         writeln!(out, "concurrent_attempts = {}", self.population.concurrent_attempts)?;
         writeln!(out, "\n[client]")?;
         writeln!(out, "fidelity = {}", text(self.client.fidelity.name()))?;
+        if self.client.fidelity == Fidelity::Lean {
+            writeln!(out, "full_every = {}", self.client.full_every)?;
+        }
         writeln!(out, "stretching = {}", text(self.client.stretching.name()))?;
         writeln!(out, "timeout = {}", duration(self.client.timeout))?;
         writeln!(out, "\n[phases]")?;

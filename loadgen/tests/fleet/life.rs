@@ -187,6 +187,77 @@ throttled_share_max = "100%"
 }
 
 #[test]
+fn lean_clients_find_their_keys_again_and_use_no_others() {
+    let fleet = Fleet::up(THREE);
+    let scenario = r#"
+version = 1
+name = "lean"
+seed = 7
+[target]
+fleet = "fleet/client.toml"
+[population]
+accounts = 24
+[client]
+fidelity = "lean"
+full_every = 5
+stretching = "light"
+[phases]
+warm_up = "0s"
+measure = "2s"
+cool_down = "0s"
+[[load]]
+name = "people"
+arrival = { kind = "constant", rate = "20/s" }
+mix = { recover = 1 }
+[validity]
+lateness_floor = "10s"
+throttled_share_max = "100%"
+"#;
+    std::fs::write(fleet.folder().join("lean.toml"), scenario).expect("a file");
+    let run = |bundle: &str, more: &[&str], code: i32, words: &str| {
+        let mut run = vaultmark(fleet.folder());
+        run.args(["--progress", "plain", "run", "lean.toml", "--out", bundle]).args(more);
+        let output = run.output().expect("the binary starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{bundle}: {said}");
+        assert!(said.contains(words), "{bundle}: {said}");
+    };
+    let folder = fleet.folder().join("fleet");
+    let keys = || {
+        let files = std::fs::read_dir(&folder).expect("the fleet's folder");
+        let mut paths = files.map(|file| file.expect("an entry").path());
+        paths.find(|path| path.extension().is_some_and(|end| end == "keys")).expect("a file")
+    };
+    run("one", &[], 0, "0 of them known and 24 registered now");
+    run("two", &[], 0, "24 of them known and 0 registered now");
+    let kept = std::fs::read(keys()).expect("the keys");
+    assert!(kept.len() <= 200 * 24, "{} bytes", kept.len());
+
+    // Cut off in the middle, and whole but with a byte changed: told, and not used.
+    std::fs::write(keys(), &kept[..kept.len() - 7]).expect("a file");
+    run("torn", &[], 1, "the keys of account 23 end in the middle");
+    let mut changed = kept.clone();
+    changed[kept.len() / 2] ^= 1;
+    std::fs::write(keys(), &changed).expect("a file");
+    run("changed", &[], 1, "are not as written");
+    // As an interruption leaves it: the last ones are missing.
+    std::fs::write(keys(), &kept[..128 + 144 * 20]).expect("a file");
+    run("resumed", &[], 0, "20 of them known and 4 registered now");
+
+    // Others register everybody anew, and cut off what was known.
+    run("cached", &["--fidelity", "cached", "--set", "client.full_every=64"], 2, "full_every");
+    let whole = std::fs::read_to_string(fleet.folder().join("lean.toml")).expect("a file");
+    let cached = whole.replace("full_every = 5\n", "");
+    std::fs::write(fleet.folder().join("lean.toml"), cached).expect("a file");
+    run("cached", &["--fidelity", "cached"], 0, "0 of them known and 24 registered now");
+    // Keys that were kept elsewhere meanwhile are nobody's any more.
+    std::fs::write(keys(), &kept).expect("a file");
+    run("stale", &[], 1, "was registered anew from elsewhere");
+    std::fs::remove_file(keys()).expect("it was there");
+    run("again", &[], 0, "0 of them known and 24 registered now");
+}
+
+#[test]
 fn mistakes_end_with_their_codes() {
     let folder = tempfile::tempdir().expect("a folder");
     let check = |arguments: &[&str], code: i32, words: &str| {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION, StallTruth,
-    State, Violation, ViolationOperation,
+    DeviceResult, FaultMark, Hsm, LeanResult, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION,
+    StallTruth, State, Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -71,6 +71,7 @@ fn full() -> Run {
     run.instrument.stall_truth =
         Some(StallTruth { truth_p90_ns: 3, response_p90_ns: 2, service_p90_ns: 1 });
     run.instrument.cpu_share = Some(0.25);
+    run.instrument.lean = Some(LeanResult::default());
     run.state = State::Finished;
     totals.summarise(&mut run);
     run

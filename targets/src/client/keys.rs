@@ -11,8 +11,9 @@ use hkdf::Hkdf;
 use rand::{CryptoRng, RngCore};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::opaque::lean::SigningKeys;
 use crate::vault::AccountId;
 use crate::vault::proof::TAG_LEN;
 
@@ -63,6 +64,7 @@ impl fmt::Debug for BackupKey {
 
 /// What follows from `export_key`: nobody has it but who knows the password.
 pub(super) struct ExportKeys {
+    wrapping: Zeroizing<[u8; 32]>,
     cipher: Aes256Gcm,
     signing: SigningKey,
 }
@@ -77,9 +79,18 @@ impl ExportKeys {
         };
         let wrapping = derive(b"vaultmark backup key wrap v1");
         let signing = derive(b"vaultmark client signature v1");
-        Self {
-            cipher: Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(wrapping.as_slice())),
-            signing: SigningKey::from_bytes(&signing),
+        Self { cipher: cipher(&wrapping), wrapping, signing: SigningKey::from_bytes(&signing) }
+    }
+
+    /// What is worth keeping of a synthetic person's keys, with the private key of its key exchange.
+    pub(super) fn keep(&self, private: &[u8; 32]) -> AccountKeys {
+        AccountKeys {
+            private: *private,
+            signing: SigningKeys {
+                seed: self.signing.to_bytes(),
+                verifying: self.signing.verifying_key().to_bytes(),
+            },
+            wrapping: *self.wrapping,
         }
     }
 
@@ -113,23 +124,77 @@ impl ExportKeys {
 
     /// `None` if it is not what was wrapped for this account.
     pub(super) fn unwrap(&self, account: &AccountId, wrapped: &[u8]) -> Option<BackupKey> {
-        if wrapped.len() != WRAPPED_LEN {
-            return None;
-        }
-        let (nonce, rest) = wrapped.split_at(NONCE_LEN);
-        let (ciphertext, tag) = rest.split_at(KEY_LEN);
-        let mut key = Zeroizing::new([0; KEY_LEN]);
-        key.copy_from_slice(ciphertext);
-        self.cipher
-            .decrypt_in_place_detached(
-                nonce.into(),
-                &bound(account),
-                key.as_mut_slice(),
-                Tag::from_slice(tag),
-            )
-            .ok()?;
-        Some(BackupKey(key))
+        unwrap(&self.cipher, account, wrapped)
     }
+}
+
+/// What a synthetic person's password came to when it was registered: who has it recovers without
+/// unblinding anything. For load generators only; wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct AccountKeys {
+    /// Of the key exchange.
+    pub(super) private: [u8; 32],
+    pub(super) signing: SigningKeys,
+    wrapping: [u8; 32],
+}
+
+impl AccountKeys {
+    /// Bytes of its serialisation.
+    pub(crate) const LEN: usize = 128;
+
+    /// Private key ‖ signing seed ‖ verifying key ‖ wrapping key, 32 bytes each.
+    pub(crate) fn to_bytes(&self) -> Zeroizing<[u8; Self::LEN]> {
+        let mut bytes = Zeroizing::new([0; Self::LEN]);
+        let parts = [&self.private, &self.signing.seed, &self.signing.verifying, &self.wrapping];
+        for (to, from) in bytes.chunks_exact_mut(32).zip(parts) {
+            to.copy_from_slice(from);
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let part = |n: usize| {
+            let mut part = [0; 32];
+            part.copy_from_slice(&bytes[32 * n..32 * (n + 1)]);
+            part
+        };
+        let signing = SigningKeys { seed: part(1), verifying: part(2) };
+        Self { private: part(0), signing, wrapping: part(3) }
+    }
+
+    /// `None` if it is not what was wrapped for this account.
+    pub(super) fn unwrap(&self, account: &AccountId, wrapped: &[u8]) -> Option<BackupKey> {
+        unwrap(&cipher(&self.wrapping), account, wrapped)
+    }
+}
+
+impl fmt::Debug for AccountKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccountKeys(secret)")
+    }
+}
+
+fn cipher(wrapping: &[u8; 32]) -> Aes256Gcm {
+    Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(wrapping))
+}
+
+fn unwrap(cipher: &Aes256Gcm, account: &AccountId, wrapped: &[u8]) -> Option<BackupKey> {
+    if wrapped.len() != WRAPPED_LEN {
+        return None;
+    }
+    let (nonce, rest) = wrapped.split_at(NONCE_LEN);
+    let (ciphertext, tag) = rest.split_at(KEY_LEN);
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    key.copy_from_slice(ciphertext);
+    cipher
+        .decrypt_in_place_detached(
+            nonce.into(),
+            &bound(account),
+            key.as_mut_slice(),
+            Tag::from_slice(tag),
+        )
+        .ok()?;
+    Some(BackupKey(key))
 }
 
 fn bound(account: &AccountId) -> Vec<u8> {

@@ -17,15 +17,19 @@ use crate::opaque::{OpaqueClient, OpaqueError, Opened, Registered, Stretcher};
 use crate::target::{Stage, StageTimes};
 use crate::vault::message::{Refusal, VaultReply, VaultRequest, VaultService};
 use crate::vault::proof;
-use crate::vault::{AccountId, Answer, AttemptId};
+use crate::vault::{AccountId, Answer, AttemptId, RegistrationId};
 
+pub mod costs;
 mod keys;
+mod lean;
 mod person;
 #[cfg(test)]
 mod person_tests;
 mod stretching_threads;
 
+pub(crate) use keys::AccountKeys;
 pub use keys::{BackupKey, WRAPPED_LEN};
+pub(crate) use lean::LeanVaultClient;
 pub use person::{Person, Secret};
 pub use stretching_threads::StretchingThreads;
 
@@ -132,24 +136,8 @@ impl VaultClient {
         let Registered { upload, export_key } =
             stretched(stretching, password, chance, finish).await?;
         let keys = ExportKeys::new(&export_key);
-        let upload = VaultRequest::RegisterUpload {
-            account,
-            registration,
-            upload,
-            verifying_key: keys.verifying_key(),
-            wrapped_key: keys.wrap(&account, key, chance),
-        };
-        let VaultReply::Pending { nonce, .. } = ask(service, upload, stages).await? else {
-            return Err(ClientError::UnexpectedReply);
-        };
-        let signature = keys.sign(&proof::confirm_statement(&account, registration, &nonce));
-        let confirm = VaultRequest::RegisterConfirm { account, registration, signature };
-        match ask(service, confirm, stages).await? {
-            VaultReply::Confirmed { generation, left, previously_destroyed } => {
-                Ok(RegistrationEnd { generation, left, previously_destroyed })
-            }
-            _ => Err(ClientError::UnexpectedReply),
-        }
+        let wrapped_key = keys.wrap(&account, key, chance);
+        confirm(service, (account, registration), upload, (&keys, wrapped_key), stages).await
     }
 
     /// Recovers the backup key. `stages` is given the vault's times.
@@ -207,6 +195,30 @@ impl VaultClient {
             VaultReply::Deleted => Ok(()),
             _ => Err(ClientError::UnexpectedReply),
         }
+    }
+}
+
+/// Uploads a registration record and confirms it.
+async fn confirm<S: VaultService>(
+    service: &S,
+    (account, registration): (AccountId, RegistrationId),
+    upload: Vec<u8>,
+    (keys, wrapped_key): (&ExportKeys, Vec<u8>),
+    stages: &mut StageTimes,
+) -> Result<RegistrationEnd, ClientError> {
+    let verifying_key = keys.verifying_key();
+    let upload =
+        VaultRequest::RegisterUpload { account, registration, upload, verifying_key, wrapped_key };
+    let VaultReply::Pending { nonce, .. } = ask(service, upload, stages).await? else {
+        return Err(ClientError::UnexpectedReply);
+    };
+    let signature = keys.sign(&proof::confirm_statement(&account, registration, &nonce));
+    let confirm = VaultRequest::RegisterConfirm { account, registration, signature };
+    match ask(service, confirm, stages).await? {
+        VaultReply::Confirmed { generation, left, previously_destroyed } => {
+            Ok(RegistrationEnd { generation, left, previously_destroyed })
+        }
+        _ => Err(ClientError::UnexpectedReply),
     }
 }
 

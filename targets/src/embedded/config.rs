@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use vaultmark_hsm::{DeviceError, DeviceInfo, FleetSecrets, HsmAdapter, PoolCounters, Suite};
 
 use crate::opaque::{OpaqueError, Stretching};
-use crate::people::Fidelity;
+use crate::people::{Fidelity, KeysFileError};
 use crate::quorum::{QuorumCounters, QuorumError};
 use crate::vault::ServerLimits;
 
@@ -81,6 +81,8 @@ pub enum EmbeddedError {
     Keys(OpaqueError),
     /// An account of the population could not be registered.
     Population(u64, String),
+    /// The keys that lean clients keep cannot be kept, or are not these accounts'.
+    KeysFile(KeysFileError),
     /// The caller had enough.
     Stopped,
 }
@@ -95,6 +97,7 @@ impl fmt::Display for EmbeddedError {
             Self::Quorum(why) => why.fmt(f),
             Self::Keys(why) => write!(f, "the vault's keys: {why}"),
             Self::Population(account, why) => write!(f, "registering account {account}: {why}"),
+            Self::KeysFile(why) => why.fmt(f),
             Self::Stopped => f.write_str("stopped while registering the population"),
         }
     }

@@ -8,6 +8,7 @@
 mod client;
 mod evaluated;
 mod keys;
+pub mod lean;
 mod server;
 mod stretcher;
 mod stretching;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -16,28 +16,54 @@ use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 
 use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
-use crate::opaque::{KnownStretchings, Stretcher, Stretching};
+use crate::opaque::{KnownStretchings, OpaqueError, Stretcher, Stretching};
 use crate::target::{Evidence, Operation, Outcome, Reply, Request, StageTimes};
 use crate::vault::{AccountId, Refusal, VaultService};
 
+mod keys_file;
+mod lean;
+#[cfg(test)]
+mod lean_tests;
 mod population;
+mod shares;
 pub(crate) mod synthetic;
 mod watched;
 
+pub(crate) use keys_file::{KeysFile, Whose};
+pub use keys_file::{KeysFileError, forget_keys};
+pub(crate) use lean::FleetKeys;
+pub use lean::{FULL_EVERY, LeanConfig};
 pub use population::Registered;
 pub(crate) use population::{POPULATION_IN_FLIGHT, PopulationError, register_range};
+pub use shares::{LeanCounts, SHARES_MAX};
 
+use lean::Lean;
+use shares::count;
 use synthetic::{Chance, Synthetic, WRONG_PASSWORD};
 use watched::Watched;
 
 /// Which client steps are really done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fidelity {
     /// Every step.
     Full,
     /// Accounts of the population are stretched once, when they are registered; a password known to
     /// be wrong is not stretched. The vault sees no difference.
     Cached,
+    /// Recoveries do what the vault can observe and nothing else, with keys that are known since the
+    /// registration; one in so many does every step. The vault sees no difference.
+    Lean(LeanConfig),
+}
+
+/// Why there are no people.
+#[derive(Debug)]
+pub(crate) enum PeopleError {
+    /// No threads to stretch on.
+    Threads(String),
+    /// The fleet's key is none.
+    Keys(OpaqueError),
+    /// The keys of the population are not to be had.
+    KeysFile(KeysFileError),
 }
 
 /// Everybody who has, or will have, an account.
@@ -46,6 +72,8 @@ pub(crate) struct People {
     synthetic: Synthetic,
     stretching: Stretching,
     fidelity: Fidelity,
+    /// Present if they are.
+    lean: Option<Lean>,
     threads: Option<Arc<StretchingThreads>>,
     known: OnceLock<Arc<KnownStretchings>>,
     /// Accounts whose stretchings are known: those registered from here.
@@ -62,25 +90,31 @@ impl People {
     /// before the run.
     ///
     /// # Errors
-    /// No threads to stretch on.
+    /// See [`PeopleError`].
     pub(crate) fn new(
         client: VaultClient,
+        fleet: FleetKeys<'_>,
         synthetic: Synthetic,
         (stretching, fidelity): (Stretching, Fidelity),
         population: u64,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, PeopleError> {
         let threads = if stretching == Stretching::None {
             None
         } else {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let threads = StretchingThreads::start(cores).map_err(|error| error.to_string())?;
-            Some(Arc::new(threads))
+            let threads = StretchingThreads::start(cores);
+            Some(Arc::new(threads.map_err(|error| PeopleError::Threads(error.to_string()))?))
+        };
+        let lean = match &fidelity {
+            Fidelity::Full | Fidelity::Cached => None,
+            Fidelity::Lean(config) => Some(Lean::new(config, fleet, stretching, &synthetic)?),
         };
         let (population_prefix, run_prefix) = synthetic.prefixes();
         Ok(Self {
             client,
             stretching,
             fidelity,
+            lean,
             threads,
             known: OnceLock::new(),
             registered: RwLock::new(0..0),
@@ -152,6 +186,11 @@ impl People {
         let (password, key) = self.person(account);
         let stretching = self.stretched_in_full();
         let person = (self.id(account), &password[..], &key);
+        if let Some(lean) = self.lean_for(number) {
+            let registering =
+                lean.client.register(service, person, &stretching, &mut chance, stages);
+            return registering.await.map(drop).map_err(Ended::Client);
+        }
         let registered = self.client.register(service, person, &stretching, &mut chance, stages);
         registered.await.map(drop).map_err(Ended::Client)
     }
@@ -162,8 +201,20 @@ impl People {
         Request { operation, account, number, .. }: Request,
         stages: &mut StageTimes,
     ) -> Result<(), Ended> {
+        if let Some(lean) = self.lean_for(number) {
+            let whose = (&self.synthetic, number);
+            let id = self.id(account);
+            if operation == Operation::RecoverWrong {
+                return Err(Ended::Client(lean.guess(service, id, whose, stages).await));
+            }
+            if let Some(keys) = lean.keys.look_up(account) {
+                let recovered = lean.recover(service, (id, &keys), whose, stages).await;
+                return self.is_right(account, recovered.map_err(Ended::Client)?);
+            }
+            count(&lean.counts.unknown);
+        }
         let mut chance = self.synthetic.chance(Chance::Operation { number });
-        let (password, key) = self.person(account);
+        let (password, _) = self.person(account);
         let is_wrong = operation == Operation::RecoverWrong;
         let (password, stretching) = if is_wrong {
             (WRONG_PASSWORD, self.stretched_in_vain())
@@ -174,10 +225,27 @@ impl People {
         let recovering = self.client.recover(service, person, &stretching, &mut chance, stages);
         match recovering.await {
             Ok(_) if is_wrong => Err(Ended::Key("a wrong password recovered a key")),
-            Ok(recovered) if recovered == key => Ok(()),
-            Ok(_) => Err(Ended::Key("recovered key differs from the registered one")),
+            Ok(recovered) => self.is_right(account, recovered),
             Err(error) => Err(Ended::Client(error)),
         }
+    }
+
+    fn is_right(&self, account: u64, recovered: BackupKey) -> Result<(), Ended> {
+        if recovered == self.synthetic.backup_key(account) {
+            Ok(())
+        } else {
+            Err(Ended::Key("recovered key differs from the registered one"))
+        }
+    }
+
+    /// How an operation is done by lean people that is not drawn to do every step.
+    fn lean_for(&self, number: u64) -> Option<&Lean> {
+        let lean = self.lean.as_ref()?;
+        if lean.is_sampled(number) {
+            count(&lean.counts.full);
+            return None;
+        }
+        Some(lean)
     }
 
     /// Registers an account of the population. `again` counts the tries before this one.
@@ -189,7 +257,7 @@ impl People {
     ) -> Result<(), ClientError> {
         let mut chance = self.synthetic.chance(Chance::Population { account, again });
         let (password, key) = self.person(account);
-        let stretcher = match (self.fidelity, self.known.get()) {
+        let stretcher = match (&self.fidelity, self.known.get()) {
             (Fidelity::Cached, Some(known)) => {
                 Stretcher::with_known(self.stretching, Arc::clone(known))
             }
@@ -198,19 +266,68 @@ impl People {
         let stretching = ClientStretching { stretcher, threads: self.threads.clone() };
         let person = (self.id(account), &password[..], &key);
         let mut nobody = StageTimes::default();
+        if let Some(lean) = &self.lean {
+            let client = &lean.client;
+            let registering =
+                client.register(service, person, &stretching, &mut chance, &mut nobody);
+            let (_, keys) = registering.await?;
+            lean.keys.keep(account, &keys);
+            return Ok(());
+        }
         self.client.register(service, person, &stretching, &mut chance, &mut nobody).await.map(drop)
     }
 
-    /// Makes room for what the accounts of a range stretch to.
-    pub(crate) fn expect_population(&self, range: &Range<u64>) {
+    /// Makes room for what the accounts of a range stretch to, and forgets what was known of them: they
+    /// are going to be registered anew.
+    pub(crate) fn expect_population(&self, range: &Range<u64>) -> Result<(), KeysFileError> {
+        if let Some(lean) = &self.lean
+            && !range.is_empty()
+        {
+            lean.keys.cut(range.start)?;
+        }
         self.population.fetch_max(range.end, Ordering::AcqRel);
         let room = usize::try_from(range.end).unwrap_or(usize::MAX);
         self.known.get_or_init(|| Arc::new(KnownStretchings::new(room)));
+        Ok(())
     }
 
     /// The accounts of a range are registered, and what they stretch to is known.
-    pub(crate) fn know(&self, range: Range<u64>) {
+    pub(crate) fn know(&self, range: Range<u64>) -> Result<(), KeysFileError> {
+        if let Some(lean) = &self.lean {
+            lean.keys.reached(range.end)?;
+        }
         *self.registered.write().unwrap_or_else(PoisonError::into_inner) = range;
+        Ok(())
+    }
+
+    /// What kept keys of registered accounts from being written.
+    pub(crate) fn trouble(&self) -> Option<KeysFileError> {
+        self.lean.as_ref()?.keys.trouble()
+    }
+
+    /// Accounts whose keys are known, from the first on; `None` if these people keep none.
+    pub(crate) fn known_keys(&self) -> Option<u64> {
+        Some(self.lean.as_ref()?.keys.made())
+    }
+
+    /// Makes what the lean logins of operations 0 to `end` − 1 need, of those that are `wanted`; nothing,
+    /// for people who are not lean. `progress` is told how far that is, and may stop it.
+    ///
+    /// # Errors
+    /// No threads.
+    pub(crate) fn prepare(
+        &self,
+        end: u64,
+        wanted: &(dyn Fn(u64) -> bool + Sync),
+        progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        let Some(lean) = &self.lean else { return Ok(()) };
+        lean.prepare(&self.synthetic, end, wanted, progress)
+    }
+
+    /// What lean people did so far; `None` for others.
+    pub(crate) fn lean_counts(&self) -> Option<LeanCounts> {
+        Some(self.lean.as_ref()?.counts())
     }
 
     fn person(&self, account: u64) -> (zeroize::Zeroizing<[u8; 16]>, BackupKey) {
@@ -225,7 +342,7 @@ impl People {
     /// When cached, accounts registered from here are known: a look-up, on the operation's own task.
     /// Those that an earlier run registered are stretched the first time.
     fn stretched_for(&self, account: u64) -> ClientStretching {
-        match (self.fidelity, self.known.get()) {
+        match (&self.fidelity, self.known.get()) {
             (Fidelity::Cached, Some(known))
                 if account < self.population.load(Ordering::Acquire) =>
             {
@@ -241,7 +358,7 @@ impl People {
 
     fn stretched_in_vain(&self) -> ClientStretching {
         match self.fidelity {
-            Fidelity::Full => self.stretched_in_full(),
+            Fidelity::Full | Fidelity::Lean(_) => self.stretched_in_full(),
             Fidelity::Cached => {
                 ClientStretching { stretcher: Stretcher::new(Stretching::None), threads: None }
             }

@@ -17,6 +17,7 @@ pub(crate) const WRONG_PASSWORD: &[u8] = b"not the password of any account";
 
 /// What everything is derived from.
 pub(crate) struct Synthetic {
+    seed: u64,
     /// From the seed alone: who people are.
     people: Hkdf<Sha256>,
     /// From the seed and the run: what they draw.
@@ -38,6 +39,8 @@ pub(crate) enum Chance {
     Channel { number: u64 },
     /// The channel by which an account is registered before the run.
     PopulationChannel { account: u64, again: u32 },
+    /// Which operations of lean people do every step.
+    Sample,
 }
 
 impl Synthetic {
@@ -45,9 +48,15 @@ impl Synthetic {
     pub(crate) fn new(seed: u64, run: &[u8]) -> Self {
         let seeded = [&seed.to_le_bytes()[..], run].concat();
         Self {
+            seed,
             people: Hkdf::new(Some(b"vaultmark synthetic v1"), &seed.to_le_bytes()),
             run: Hkdf::new(Some(b"vaultmark synthetic v1"), &seeded),
         }
+    }
+
+    /// What people follow from.
+    pub(crate) const fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) fn password(&self, account: u64) -> Zeroizing<[u8; 16]> {
@@ -81,6 +90,8 @@ impl Synthetic {
                 let (account, again) = (account.to_le_bytes(), again.to_le_bytes());
                 derive(run, &[b"population channel", &account, &again])
             }
+            // The same in every run of a seed: a run can be repeated.
+            Chance::Sample => derive(&self.people, &[b"sample"]),
         };
         ChaCha20Rng::from_seed(*seed)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use vaultmark_hsm::Suite;
 
 use crate::opaque::OpaqueError;
+use crate::people::KeysFileError;
 use crate::secret_file::SecretFileError;
 
 /// Why a remote vault does not begin, or its population is not complete.
@@ -29,6 +30,8 @@ pub enum RemoteError {
     OtherRelay(String, String),
     /// An account of the population could not be registered.
     Population(u64, String),
+    /// The keys that lean clients keep cannot be kept, or are not these accounts'.
+    KeysFile(KeysFileError),
     /// The caller had enough.
     Stopped,
 }
@@ -53,6 +56,7 @@ impl fmt::Display for RemoteError {
                  {why}"
             ),
             Self::Population(account, why) => write!(f, "registering account {account}: {why}"),
+            Self::KeysFile(why) => why.fmt(f),
             Self::Stopped => f.write_str("stopped while registering the population"),
         }
     }

@@ -19,7 +19,8 @@ use crate::client::{ClientError, VaultClient};
 use crate::opaque::Stretching;
 use crate::people::synthetic::{Chance, Synthetic};
 use crate::people::{
-    Fidelity, POPULATION_IN_FLIGHT, People, Performing, PopulationError, Registered, register_range,
+    Fidelity, FleetKeys, LeanCounts, POPULATION_IN_FLIGHT, People, PeopleError, Performing,
+    PopulationError, Registered, register_range,
 };
 use crate::target::{Evidence, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::channel::{Carrier, ChannelPublicKey, ChannelService};
@@ -150,11 +151,21 @@ impl<C: Carrier + 'static> RemoteVault<C> {
         let client = client.map_err(|error| RemoteError::Keys(file.suite, error))?;
         let synthetic = Synthetic::new(config.seed, &config.run);
         let how = (config.stretching, config.fidelity);
-        let people = People::new(client, synthetic, how, config.population);
+        let channel = file.fleet_key.to_string();
+        let fleet = FleetKeys {
+            suite: file.suite,
+            server: &file.server_public_key,
+            others: channel.as_bytes(),
+        };
+        let people = People::new(client, fleet, synthetic, how, config.population);
         let inner = Inner {
             carrier: Arc::new(carrier),
             fleet_key: file.fleet_key,
-            people: people.map_err(RemoteError::Threads)?,
+            people: people.map_err(|error| match error {
+                PeopleError::Threads(why) => RemoteError::Threads(why),
+                PeopleError::Keys(why) => RemoteError::Keys(file.suite, why),
+                PeopleError::KeysFile(why) => RemoteError::KeysFile(why),
+            })?,
             clock,
         };
         let in_flight = config.registrations_in_flight.max(1);
@@ -170,24 +181,59 @@ impl<C: Carrier + 'static> RemoteVault<C> {
     pub fn register_population(
         &self,
         range: Range<u64>,
-        progress: impl FnMut(Registered) -> ControlFlow<()>,
+        mut progress: impl FnMut(Registered) -> ControlFlow<()>,
     ) -> Result<(), RemoteError> {
-        self.inner.people.expect_population(&range);
+        let people = &self.inner.people;
+        people.expect_population(&range).map_err(RemoteError::KeysFile)?;
         let register = |account| {
             let inner = Arc::clone(&self.inner);
             async move { inner.register(account).await }
         };
-        self.handle
-            .block_on(register_range(range.clone(), self.in_flight, register, progress))
-            .map_err(|error| match error {
-                PopulationError::Account(account, why) => {
-                    RemoteError::Population(account, why.to_string())
-                }
-                PopulationError::Task(why) => RemoteError::Threads(why),
-                PopulationError::Stopped => RemoteError::Stopped,
-            })?;
-        self.inner.people.know(range);
-        Ok(())
+        let mut trouble = None;
+        let tell = |registered: Registered| {
+            trouble = trouble.take().or_else(|| people.trouble());
+            if trouble.is_some() { ControlFlow::Break(()) } else { progress(registered) }
+        };
+        let ended =
+            self.handle.block_on(register_range(range.clone(), self.in_flight, register, tell));
+        if let Some(trouble) = trouble {
+            return Err(RemoteError::KeysFile(trouble));
+        }
+        ended.map_err(|error| match error {
+            PopulationError::Account(account, why) => {
+                RemoteError::Population(account, why.to_string())
+            }
+            PopulationError::Task(why) => RemoteError::Threads(why),
+            PopulationError::Stopped => RemoteError::Stopped,
+        })?;
+        people.know(range).map_err(RemoteError::KeysFile)
+    }
+
+    /// Accounts whose keys are known, from the first on; `None` if these clients keep none.
+    #[must_use]
+    pub fn known_keys(&self) -> Option<u64> {
+        self.inner.people.known_keys()
+    }
+
+    /// Makes what the lean logins of operations 0 to `end` − 1 need, of those that are `wanted`, on all
+    /// cores; nothing, for clients that are not lean. `progress` is told how far that is, and may stop it:
+    /// the rest is then made on the spot, and counted.
+    ///
+    /// # Errors
+    /// No threads.
+    pub fn prepare(
+        &self,
+        end: u64,
+        wanted: &(dyn Fn(u64) -> bool + Sync),
+        progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), RemoteError> {
+        self.inner.people.prepare(end, wanted, progress).map_err(RemoteError::Threads)
+    }
+
+    /// What lean clients did so far; `None` for others.
+    #[must_use]
+    pub fn lean_counts(&self) -> Option<LeanCounts> {
+        self.inner.people.lean_counts()
     }
 
     /// The identifier that an account of the generator's has in the fleet.

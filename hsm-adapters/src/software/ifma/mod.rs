@@ -10,7 +10,7 @@
 //! one, 10 µs each for four, 6.4 µs each for eight.
 
 use curve25519_dalek::Scalar;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// An array of what the expression is for each limb. Not `array::map`: that is compiled without the
 /// instructions, so that what has them is not inlined into it.
@@ -90,6 +90,15 @@ impl Ifma {
                 .for_each(tell),
         }
     }
+
+    /// Both secrets times one element, in a time that depends on them. `None` where the element does not decode,
+    /// or is the identity.
+    #[expect(unsafe_code, reason = "only who looked knows that the processor has the instructions")]
+    pub(super) fn twins(self, element: &[u8; 32], secrets: [&Scalar; 2]) -> Option<[[u8; 32]; 2]> {
+        // SAFETY: it needs avx512f, avx512ifma and avx512vl and nothing else of its caller; a value of this
+        // type is made only where the processor has them.
+        unsafe { multiply_twice(element, secrets) }
+    }
 }
 
 /// As many as there are lanes; the first one stands in for what is missing.
@@ -107,6 +116,19 @@ fn evaluate_one(element: &[u8; 32], key: &Scalar) -> Option<[u8; 32]> {
     let [encoded, ..] =
         by_four::ristretto::encode(&by_four::single::multiply_point(&point, &digits));
     (good & 1 == 1).then_some(encoded)
+}
+
+#[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
+fn multiply_twice(element: &[u8; 32], secrets: [&Scalar; 2]) -> Option<[[u8; 32]; 2]> {
+    let (point, good) = by_four::ristretto::decode(&[*element; by_four::LANES]);
+    let digits = Digits::of(secrets);
+    let mut of = Zeroizing::new([[0; DIGITS]; 2]);
+    for (n, [first, second]) in digits.0.iter().enumerate() {
+        (of[0][n], of[1][n]) = (*first, *second);
+    }
+    let products = by_four::single::multiply_point_twice(&point, [&of[0], &of[1]]);
+    let [first, second, ..] = by_four::ristretto::encode(&products);
+    (good & 1 == 1).then_some([first, second])
 }
 
 #[target_feature(enable = "avx512f,avx512ifma,avx512vl")]

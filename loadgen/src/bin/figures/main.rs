@@ -9,6 +9,7 @@ mod fleet;
 mod hsm_commands;
 mod idle;
 mod instrument;
+mod lean;
 mod population;
 mod quorum;
 mod recoveries;
@@ -103,8 +104,15 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 19] = [
+const FIGURES: [Figure; 20] = [
     idle::MILLION,
+    Figure {
+        name: "lean-client",
+        what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
+        unit: "x",
+        bound: Bound::AtLeast(3.0),
+        measure: lean::lean_client,
+    },
     Figure {
         name: "truth-1s",
         what: "1,000/s for 5 s, one stall of 1 s, 32 in flight: how far the reported response p90 is from the truth",

@@ -11,6 +11,7 @@ use std::time::Duration;
 use vaultmark_results::slo::Rule;
 use vaultmark_targets::Fault;
 use vaultmark_targets::fault::LinkState;
+use vaultmark_targets::people::FULL_EVERY;
 
 use super::checks::check;
 use super::node::{Node, quoted};
@@ -40,6 +41,8 @@ const ACCOUNTS_MAX: u64 = 1_000_000_000;
 const IN_FLIGHT_MAX: u32 = 100_000;
 /// The histograms end at two minutes, and a response may wait in the backlog besides.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// One in a million: a sample so thin that it checks nothing any more.
+const FULL_EVERY_MAX: u32 = 1_000_000;
 /// Beyond it the second-ranked account comes once in a thousand arrivals: nobody means that.
 const ZIPF_MAX: f64 = 10.0;
 /// Warm-up and cool-down where a scenario does not say: caches and connections settle in it, and
@@ -173,7 +176,7 @@ impl TimedFault {
 
 impl Fidelity {
     /// Every fidelity, the most faithful first.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Cached];
+    pub const ALL: [Self; 3] = [Self::Full, Self::Cached, Self::Lean];
 
     /// The name in scenarios and results.
     #[must_use]
@@ -181,6 +184,7 @@ impl Fidelity {
         match self {
             Self::Full => "full",
             Self::Cached => "cached",
+            Self::Lean => "lean",
         }
     }
 }
@@ -268,11 +272,6 @@ fn popularity(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Popularity> {
 
 fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
     let fidelity = section.take("fidelity").and_then(|field| {
-        if field.as_text() == Some("lean") {
-            let message = "not in this version: fidelity \"lean\"".to_owned();
-            field.wrong(message, "\"full\", \"cached\"", mistakes);
-            return None;
-        }
         let names = Fidelity::ALL.map(Fidelity::name);
         let known = |text: &str| Fidelity::ALL.into_iter().find(|it| it.name() == text);
         field.choice("a fidelity", &names, known, mistakes)
@@ -284,9 +283,18 @@ fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
     let timeout = section
         .take("timeout")
         .and_then(|field| field.duration(MILLISECOND..=TIMEOUT_MAX, mistakes));
+    let full_every = section.take("full_every").and_then(|field| {
+        if fidelity.is_some_and(|fidelity| fidelity != Fidelity::Lean) {
+            let message = "only of lean clients a sample does every step".to_owned();
+            field.wrong(message, "with fidelity = \"lean\"", mistakes);
+            return None;
+        }
+        field.integer(1..=FULL_EVERY_MAX, mistakes)
+    });
     section.finish("a client", mistakes);
     Client {
         fidelity: fidelity.unwrap_or(Fidelity::Cached),
+        full_every: full_every.unwrap_or(FULL_EVERY),
         stretching: stretching.unwrap_or_default(),
         timeout: timeout.unwrap_or(Duration::from_secs(5)),
     }

@@ -83,6 +83,7 @@ fn a_short_scenario_has_every_field() {
     assert_eq!(scenario.population, population);
     let client = Client {
         fidelity: Fidelity::Cached,
+        full_every: 64,
         stretching: Stretching::Owasp,
         timeout: Duration::from_secs(5),
     };
@@ -183,8 +184,18 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "[phases]",
-        "[client]\nfidelity = \"lean\"\n[phases]",
-        "9:12 client.fidelity: not in this version: fidelity \"lean\"",
+        "[client]\nfidelity = \"leen\"\n[phases]",
+        "9:12 client.fidelity: \"leen\" is not a fidelity [lean]",
+    ),
+    (
+        "[phases]",
+        "[client]\nfidelity = \"lean\"\nfull_every = 0\n[phases]",
+        "10:14 client.full_every: 0 is out of range",
+    ),
+    (
+        "[phases]",
+        "[client]\nfidelity = \"full\"\nfull_every = 8\n[phases]",
+        "10:14 client.full_every: only of lean clients a sample does every step",
     ),
     (
         "[phases]",

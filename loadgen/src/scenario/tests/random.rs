@@ -29,11 +29,13 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     );
     let client = (
         prop::sample::select(&Fidelity::ALL),
+        1..=1_000_000_u32,
         prop::sample::select(&Stretching::ALL),
         1_000_000..=60_000_000_000_u64,
     )
-        .prop_map(|(fidelity, stretching, ns)| Client {
+        .prop_map(|(fidelity, full_every, stretching, ns)| Client {
             fidelity,
+            full_every: if fidelity == Fidelity::Lean { full_every } else { 64 },
             stretching,
             timeout: Duration::from_nanos(ns),
         });

@@ -48,6 +48,45 @@ pub(in super::super) fn multiply_point(point: &Point, digits: &Digits<LANES>) ->
     scatter(&sum)
 }
 
+/// Both scalars times the first lane's point, in the first two lanes. What the point is in each of a digit's
+/// places is computed once for both: the doublings, which are most of the work. Each scalar adds up the places
+/// in which its digits are of one size, and then those sums as often as the size says. Digits decide which sums
+/// are read: not for secrets that somebody might measure.
+#[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
+pub(in super::super) fn multiply_point_twice(
+    point: &Point,
+    digits: [&[i8; super::super::DIGITS]; 2],
+) -> Point {
+    let mut place = gather(point);
+    let identity = quad(&[[0; 5], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0; 5]]);
+    let mut sums = [[identity; 8]; 2];
+    for n in 0..super::super::DIGITS {
+        if n > 0 {
+            for _ in 0..4 {
+                place = double::<2>(&place);
+            }
+        }
+        let here = cache(&place);
+        for (sums, digits) in sums.iter_mut().zip(digits) {
+            let size = usize::from(digits[n].unsigned_abs());
+            if let Some(sum) = size.checked_sub(1).and_then(|at| sums.get_mut(at)) {
+                let entry = if digits[n] < 0 { negated(&here) } else { here };
+                *sum = plus::<2>(sum, &entry);
+            }
+        }
+    }
+    let mut products = [identity; 2];
+    for (product, sums) in products.iter_mut().zip(&sums) {
+        // Once for each digit that is as large, the largest first: size times, in the end.
+        let mut running = identity;
+        for sum in sums.iter().rev() {
+            running = plus::<3>(&running, &cache(sum));
+            *product = plus::<4>(product, &cache(&running));
+        }
+    }
+    side_by_side(&products)
+}
+
 /// The multiple that the digit asks for. Every entry is read, whatever the digit is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma,avx512vl")]
@@ -60,11 +99,17 @@ fn look_up(table: &[Quad; 8], digit: u8) -> Quad {
         size += 1;
         found = select(&found, entry, super::equal(sizes, super::splat(size)));
     }
-    let negated = Fe(each_limb!(|limb| {
-        let swapped = permute!(found.0[limb], [3, 1, 2, 0]);
+    select(&found, &negated(&found), negative)
+}
+
+/// The negative of a cached point.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn negated(entry: &Quad) -> Quad {
+    Fe(each_limb!(|limb| {
+        let swapped = permute!(entry.0[limb], [3, 1, 2, 0]);
         _mm256_mask_sub_epi64(swapped, 0b0010, super::splat(TWO_P[limb]), swapped)
-    }));
-    select(&found, &negated, negative)
+    }))
 }
 
 /// (X, Y, Z, T) as additions want it: (Y − X, 2dT, 2Z, Y + X).
@@ -148,6 +193,19 @@ fn gather(point: &Point) -> Quad {
         let first = |a: &Fe| super::to_lanes(a.0[limb])[0];
         super::from_lanes([first(&point.x), first(&point.y), first(&point.z), first(&point.t)])
     }))
+}
+
+/// Two points in the first two lanes, and again in the others.
+#[target_feature(enable = "avx512f,avx512vl")]
+fn side_by_side([first, second]: &[Quad; 2]) -> Point {
+    let lanes = |limb: usize| (super::to_lanes(first.0[limb]), super::to_lanes(second.0[limb]));
+    let pair = |at: usize| {
+        Fe(each_limb!(|limb| {
+            let (first, second) = lanes(limb);
+            super::from_lanes([first[at], second[at], first[at], second[at]])
+        }))
+    };
+    Point { x: pair(0), y: pair(1), z: pair(2), t: pair(3) }
 }
 
 /// The same point in every lane.
