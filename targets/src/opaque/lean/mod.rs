@@ -105,7 +105,7 @@ impl LeanClient {
     /// Prepares a login with a password: to the byte what opaque-ke's client sends of the same chance.
     ///
     /// # Errors
-    /// The password is empty or longer than 65,535 bytes.
+    /// The password is longer than 65,535 bytes.
     pub fn prepare_for(
         &self,
         password: &[u8],
@@ -167,7 +167,7 @@ impl LeanClient {
     /// Begins a registration: the `RegistrationRequest`, and what the client keeps.
     ///
     /// # Errors
-    /// The password is empty or longer than 65,535 bytes.
+    /// The password is longer than 65,535 bytes.
     pub fn start_registration(
         &self,
         password: &[u8],

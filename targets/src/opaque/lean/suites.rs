@@ -316,8 +316,8 @@ macro_rules! lean {
             }
 
             fn hash_to_group(password: &[u8]) -> Result<group::Point, OpaqueError> {
-                // As opaque-ke refuses them.
-                if password.is_empty() || password.len() > usize::from(u16::MAX) {
+                // opaque-ke notices when it comes to the answer.
+                if password.len() > usize::from(u16::MAX) {
                     return Err(OpaqueError::Malformed);
                 }
                 <group::Cs as Group>::hash_to_curve::<Hash>(&[password], HASH_TO_GROUP)
