@@ -28,6 +28,10 @@ use stream::{Next, Stream};
 /// Longest spin before an intended start: the kernel wakes a thread some 50 µs late at worst.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 
+/// A turn of the loop that ends later than this after it was to begin is a stall: it alone can make
+/// arrivals later than a run's limit on lateness allows.
+const STALL: Duration = Duration::from_millis(1);
+
 /// Arrivals sent before completions are looked at again: a worker that is behind must not let
 /// finished operations wait for all it still has to send.
 const BURST_MAX: u32 = 32;
@@ -89,6 +93,33 @@ struct Worker<'a, T: Target, F, E> {
     spun: Duration,
     waited_for_account: u64,
     unretried: u64,
+    /// When the next turn of the loop is to begin at the latest.
+    turn_due: Moment,
+    stalls: Stalls,
+}
+
+/// Turns of the loop that ended later than [`STALL`] after they were to begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// How many.
+    pub count: u64,
+    /// By how much the worst was late.
+    pub longest: Duration,
+}
+
+impl Stalls {
+    fn add(&mut self, late: Duration) {
+        if late > STALL {
+            self.count += 1;
+            self.longest = self.longest.max(late);
+        }
+    }
+
+    /// Those of another worker as well.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.longest = self.longest.max(other.longest);
+    }
 }
 
 /// How a worker's run ended.
@@ -103,6 +134,8 @@ pub struct Ended {
     pub waited_for_account: u64,
     /// People who would have tried again, and gave up because too many others were about to.
     pub unretried: u64,
+    /// Turns of its loop that took too long.
+    pub stalls: Stalls,
     /// What the check of guess bounds found.
     pub found: guesses::Found,
     /// The operations near faults.
@@ -146,6 +179,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             spun: Duration::ZERO,
             waited_for_account: 0,
             unretried: 0,
+            turn_due: plan.start,
+            stalls: Stalls::default(),
             streams,
             plan,
             target,
@@ -163,6 +198,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
             self.reap(&perform);
             self.send_due(&perform);
             let now = self.clock.now();
+            self.stalls.add(now.since(self.turn_due));
             self.time_out(now, &perform);
             if now >= self.next_interval {
                 self.close_interval(now);
@@ -174,9 +210,11 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         }
         self.give_up_backlog();
         self.recorder.finish(self.clock.now());
-        let Self { ended_at: at, spun, waited_for_account, unretried, guesses, trace, .. } = self;
+        let Self {
+            ended_at: at, spun, waited_for_account, unretried, stalls, guesses, trace, ..
+        } = self;
         let found = guesses.map_or_else(guesses::Found::default, Guesses::into_found);
-        Ended { at, spun, waited_for_account, unretried, found, trace }
+        Ended { at, spun, waited_for_account, unretried, stalls, found, trace }
     }
 
     /// Sends what is due, a burst at most.
@@ -408,8 +446,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         let until = arrival.min(timeout.unwrap_or(Moment::MAX)).min(end).min(backlog_end);
         let until = until.min(self.next_interval);
         if until <= now || self.slab.has_ready() {
+            self.turn_due = now;
             return;
         }
+        self.turn_due = until;
         if !self.plan.spin {
             self.clock.park_until(until);
             return;

@@ -9,6 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use vaultmark_hsm::Suite;
 use vaultmark_hsm::software::backend_name;
 use vaultmark_results::model::Provenance;
+use vaultmark_results::units;
 use vaultmark_targets::priority::Priority;
 
 /// Processor time of the calling thread so far.
@@ -35,6 +36,33 @@ pub fn thread_waited() -> Option<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let ns = text.split_whitespace().nth(1)?.parse().ok()?;
     Some(Duration::from_nanos(ns))
+}
+
+/// What the processors of this machine did so far, in the kernel's ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Processors {
+    all: u64,
+    stolen: u64,
+}
+
+/// Reads it; `None` where the kernel does not tell.
+#[must_use]
+pub fn processors() -> Option<Processors> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let words = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    // user nice system idle iowait irq softirq steal; what guests took is in user and nice already.
+    let ticks: Vec<u64> = words.take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let stolen = *ticks.get(7)?;
+    Some(Processors { all: ticks.iter().sum(), stolen })
+}
+
+impl Processors {
+    /// The share of the time from this reading to a later one that the hypervisor gave to others.
+    #[must_use]
+    pub fn stolen_until(self, later: Self) -> Option<f64> {
+        let all = later.all.checked_sub(self.all).filter(|all| *all > 0)?;
+        Some(units::float(later.stolen.saturating_sub(self.stolen)) / units::float(all))
+    }
 }
 
 /// Lets the calling thread be woken when it asked to, not up to 50 µs later (the kernel's default

@@ -126,6 +126,47 @@ pub fn truth(clock: &Arc<dyn Clock>, run: TruthRun) -> Result<Truth, std::io::Er
     Ok(Truth { p90: quantiles, intended, lost, waited_for_room })
 }
 
+/// How late arrivals were sent that had room.
+#[derive(Clone, Copy, Debug)]
+pub struct Lateness {
+    /// Of half of them at most.
+    pub p50_ns: u64,
+    /// Of 99 in 100 at most.
+    pub p99_ns: u64,
+    /// Of the latest.
+    pub max_ns: u64,
+    /// Processor time that sending took, over the time that went by; spinning included.
+    pub cpu_share: f64,
+}
+
+/// Offers a constant rate to the null target, from one thread, and says how late that was.
+///
+/// # Errors
+/// The operating system refuses a thread, or arrivals were not sent.
+pub fn lateness(
+    clock: &Arc<dyn Clock>,
+    rate: f64,
+    length: Duration,
+) -> Result<Lateness, std::io::Error> {
+    let mut plan = plan(clock, rate, length, 1_024);
+    // The worker's memory is touched before it begins.
+    plan.start = clock.now().after(Duration::from_millis(400));
+    let stop = AtomicBool::new(false);
+    let (mut late, mut unsent) = (hist::new_histogram(), 0);
+    let effort = measure::threads(&plan, &NullTarget, clock, &stop, |set| {
+        late.add(&set.lateness).expect("all histograms have one shape");
+        unsent += set.counts(Phase::Measure, Operation::Recover).unsent_instrument;
+        Ok::<(), std::io::Error>(())
+    })?;
+    if unsent > 0 {
+        return Err(std::io::Error::other(format!("{unsent} arrivals were not sent")));
+    }
+    let quantile = |q| hist::quantile(&late, q).unwrap_or(0);
+    let cpu = effort.cpu.unwrap_or_default().as_secs_f64();
+    let cpu_share = cpu / length.as_secs_f64();
+    Ok(Lateness { p50_ns: quantile(0.5), p99_ns: quantile(0.99), max_ns: late.max(), cpu_share })
+}
+
 /// Processor time that opaque-ke's bare client and server steps take for each operation, by place in
 /// [`Operation::ALL`], stretching included where the scenario's clients really stretch. Lean clients do
 /// other steps than opaque-ke's: nothing is to be held against these.

@@ -313,17 +313,18 @@ fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> 
             format_count(all.intended),
             format_share(unsent),
             format_share(validity.unsent_share_max)
-        ));
+        ) + &for_want_of(run));
     }
-    reasons.extend(lateness_reason(totals));
+    reasons.extend(lateness_reason(totals).map(|reason| reason + &for_want_of(run)));
     if let Some(throttled) = run.instrument.throttled_share
         && throttled > validity.throttled_share_max
     {
         reasons.push(format!(
             "the instrument was throttled: its threads were ready but not run for {} of the run, \
-             the limit is {}",
+             the limit is {}{}",
             format_share(throttled),
-            format_share(validity.throttled_share_max)
+            format_share(validity.throttled_share_max),
+            stolen(run).map(|stolen| format!("; {stolen}")).unwrap_or_default()
         ));
     }
     for row in rows.iter().filter(|row| row.result.ok.is_none()) {
@@ -351,6 +352,57 @@ fn lateness_reason(totals: &Totals) -> Option<String> {
             format_duration(response)
         )
     })
+}
+
+/// A hypervisor that takes more than this has made a run late.
+const STEAL: f64 = 0.02;
+/// Sending threads that waited longer than this for a processor, as a share of the run, had none to spare.
+const WAITED: f64 = 0.01;
+/// Sending threads that were at work for longer than this, as a share of the run, had no time to spare.
+const AT_WORK: f64 = 0.9;
+
+/// What the instrument was short of, as far as it can tell: the likeliest of several first.
+fn for_want_of(run: &Run) -> String {
+    let instrument = &run.instrument;
+    let at_work = instrument.cpu_share.map(|share| share / float(instrument.workers.max(1)));
+    let stalled = instrument.longest_stall_ns.map(format_duration);
+    let what = if instrument.waited_for_account > 0 {
+        format!(
+            "accounts: {} arrivals found each of theirs with an attempt outstanding",
+            format_count(instrument.waited_for_account)
+        )
+    } else if let Some(stolen) = stolen(run) {
+        format!("processors: {stolen}")
+    } else if let Some(waited) = instrument.throttled_share.filter(|share| *share > WAITED) {
+        format!(
+            "processors: its threads were ready but not run for {} of the run, since others on this machine were",
+            format_share(waited)
+        )
+    } else if let Some(at_work) = at_work.filter(|share| *share > AT_WORK) {
+        format!(
+            "time of its own: each sending thread was at work for {} of the run, and more of them, or machines, \
+             would be needed",
+            format_share(at_work)
+        )
+    } else if let Some(stalled) = stalled {
+        format!(
+            "steadiness: its loop stalled {} times, for {stalled} at the longest, though it had a processor (memory \
+             that is touched first, or a clock that wakes late)",
+            format_count(instrument.stalls)
+        )
+    } else {
+        return String::new();
+    };
+    format!("; it was short of {what}")
+}
+
+/// That the hypervisor gave the machine's processors to others, if it did.
+fn stolen(run: &Run) -> Option<String> {
+    let stolen = run.instrument.steal_share.filter(|share| *share > STEAL)?;
+    Some(format!(
+        "the hypervisor gave {} of this machine's to other machines",
+        format_share(stolen)
+    ))
 }
 
 fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<String> {

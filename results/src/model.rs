@@ -268,6 +268,18 @@ pub struct Instrument {
     pub spin_share: Option<f64>,
     /// Wall time the sending threads were runnable but not run, as a share of the run.
     pub throttled_share: Option<f64>,
+    /// Processor time that the hypervisor gave to others meanwhile, as a share of this machine's.
+    #[serde(default)]
+    pub steal_share: Option<f64>,
+    /// Turns of the sending threads' loops that ended more than a millisecond later than they were to.
+    #[serde(default)]
+    pub stalls: u64,
+    /// By how much the worst of them was late; null where there was none.
+    #[serde(default)]
+    pub longest_stall_ns: Option<u64>,
+    /// Arrivals that found room in flight but no account without an attempt outstanding.
+    #[serde(default)]
+    pub waited_for_account: u64,
     /// Cost of one operation of the null target measured in this very process before the run.
     pub null_cost_ns: Option<u64>,
     /// Ground truth: the stalled target's true p90 and what the instrument reported, measured in

@@ -85,6 +85,24 @@ fn shares(table: &mut Table, instrument: &Instrument) {
         "Sending threads that were ready to run and did not get a processor.",
     );
     row(
+        "Stolen",
+        instrument.steal_share.map_or_else(
+            || NOT_MEASURED.to_owned(),
+            |_| format!("{} of the machine", words::share(instrument.steal_share)),
+        ),
+        "Processor time that the hypervisor gave to other machines meanwhile.",
+    );
+    row(
+        "Stalls",
+        match instrument.longest_stall_ns {
+            None => "none".to_owned(),
+            Some(ns) => {
+                format!("{}, the longest {}", format_count(instrument.stalls), format_duration(ns))
+            }
+        },
+        "Turns of the sending loop that ended more than a millisecond late.",
+    );
+    row(
         "Null target",
         instrument.null_cost_ns.map_or_else(
             || NOT_MEASURED.to_owned(),

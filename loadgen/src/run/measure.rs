@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use vaultmark_hsm::{Clock, Moment};
 use vaultmark_targets::Target;
 
-use crate::engine::{self, Plan};
+use crate::engine::{self, Plan, Stalls};
 use crate::guesses::Found;
 use crate::host;
 use crate::recorder::{Exchange, IntervalSet};
@@ -34,6 +34,8 @@ pub struct Effort {
     pub waited_for_account: u64,
     /// People who would have tried again, and gave up because too many others were about to.
     pub unretried: u64,
+    /// Turns of their loops that took too long.
+    pub stalls: Stalls,
     /// Time the sending threads were ready to run and not run.
     pub throttled: Option<Duration>,
     /// What the check of guess bounds found.
@@ -78,6 +80,7 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
             all.spun += one.spun;
             all.waited_for_account += one.waited_for_account;
             all.unretried += one.unretried;
+            all.stalls.merge(one.stalls);
             all.found.violations.extend(one.found.violations);
             all.found.count += one.found.count;
             all.found.unchecked += one.found.unchecked;
@@ -110,6 +113,7 @@ fn at_work<T: Target>(
         spun: ended.spun,
         waited_for_account: ended.waited_for_account,
         unretried: ended.unretried,
+        stalls: ended.stalls,
         throttled: waited,
         found: ended.found,
         trace: ended.trace,
@@ -137,6 +141,7 @@ pub fn here<T: Target, Error>(
         length,
         waited_for_account: ended.waited_for_account,
         unretried: ended.unretried,
+        stalls: ended.stalls,
         found: ended.found,
         trace: ended.trace,
         ..Effort::default()

@@ -309,6 +309,7 @@ impl<'a> Bench<'a> {
         let mut totals = Totals::new(self.terms.clone());
         let mut marks: Vec<Mark> = Vec::new();
         let mut seconds = Vec::new();
+        let stolen = if self.simulated { None } else { host::processors() };
         let mut cpu = CpuOfMeasure { last: host::process_cpu(), sum: Duration::ZERO };
         let stop = Arc::clone(&self.stop);
         let clock = Arc::clone(&self.clock);
@@ -356,6 +357,12 @@ impl<'a> Bench<'a> {
         instrument.cpu_share = effort.cpu.map(|cpu| share(cpu.saturating_sub(effort.spun)));
         instrument.spin_share = effort.cpu.map(|_| share(effort.spun));
         instrument.throttled_share = effort.throttled.map(share);
+        instrument.steal_share =
+            stolen.zip(host::processors()).and_then(|(a, b)| a.stolen_until(b));
+        instrument.stalls = effort.stalls.count;
+        instrument.longest_stall_ns =
+            (effort.stalls.count > 0).then(|| nanos(effort.stalls.longest));
+        instrument.waited_for_account = effort.waited_for_account;
         if !self.simulated && !totals.measured().is_zero() {
             let sum = cpu.sum.as_secs_f64();
             instrument.process_cpu_share = Some(sum / totals.measured().as_secs_f64());

@@ -4,7 +4,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vaultmark::host;
 use vaultmark_hsm::pkcs11::figures::{Unbatched, Way, bare, jobs, pooled};
 use vaultmark_hsm::pkcs11::softhsm;
@@ -14,7 +13,7 @@ use vaultmark_hsm::{
     Evaluation, FleetSecrets, HsmAdapter, KeyProvision, Pkcs11Adapter, Suite, blinded, clock::nanos,
 };
 
-use crate::instrument::float;
+use crate::instrument::{float, on_one_core};
 use crate::{Lab, Measured, RUNS};
 
 /// Some hundred evaluations; short, so that what else the machine does meets all ways alike, and long
@@ -200,16 +199,12 @@ pub(crate) fn evaluation(lab: &Lab, batch: usize) -> Result<Vec<f64>, String> {
 /// The worst median over commands beyond what the machine takes for the same bytes, in microseconds.
 pub(crate) fn yubihsm_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
     const CALLS: usize = 2_000;
-    // On one core: which core a thread wakes up on, and whether that one was asleep, is the machine's affair,
-    // and takes as long as the commands do.
-    let everywhere = sched_getaffinity(None).map_err(|error| error.to_string())?;
-    let mut here = CpuSet::new();
-    let first = (0..CpuSet::MAX_CPU).find(|cpu| everywhere.is_set(*cpu)).ok_or("no processor")?;
-    here.set(first);
-    sched_setaffinity(None, &here).map_err(|error| error.to_string())?;
     let mut runs = Vec::new();
     for number in 1..=RUNS {
-        let commands = overhead::measure(&lab.clock, CALLS).map_err(|error| error.to_string())?;
+        // On one core: which core a thread wakes up on, and whether that one was asleep, is the machine's
+        // affair, and takes as long as the commands do.
+        let commands = on_one_core(|| overhead::measure(&lab.clock, CALLS))?
+            .map_err(|error| error.to_string())?;
         let us = |time: Duration| float(nanos(time)) / 1e3;
         let said: Vec<String> = commands
             .iter()
@@ -220,6 +215,5 @@ pub(crate) fn yubihsm_overhead(lab: &Lab) -> Result<Vec<f64>, String> {
         // The first is the machine's own.
         runs.push(worst - us(commands[0].median));
     }
-    sched_setaffinity(None, &everywhere).map_err(|error| error.to_string())?;
     Ok(runs)
 }

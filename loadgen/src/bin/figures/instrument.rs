@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vaultmark::chance::Chance;
 use vaultmark::guesses::{Ended, Guesses};
 use vaultmark::host;
@@ -43,6 +44,48 @@ pub(crate) fn truth_1s(lab: &Lab) -> Result<Vec<f64>, String> {
         off.push(percent);
     }
     Ok(off)
+}
+
+/// How late the 99th of a hundred arrivals is, at 20,000 a second, in microseconds. The sending thread has one
+/// core, which nothing else wants, and whoever collects has another one where there is one: as in a run.
+pub(crate) fn dispatch_delay(lab: &Lab) -> Result<Vec<f64>, String> {
+    const RATE: f64 = 20_000.0;
+    const LENGTH: Duration = Duration::from_secs(5);
+    let us = |ns: u64| float(ns) / 1e3;
+    let mut runs = Vec::new();
+    for number in 1..=RUNS {
+        let spinning = innocence::lateness(&lab.clock, RATE, LENGTH).map_err(|e| e.to_string())?;
+        let parking = on_one_core(|| innocence::lateness(&lab.clock, RATE, LENGTH))?
+            .map_err(|error| error.to_string())?;
+        let words = |late: &innocence::Lateness| {
+            format!(
+                "late by p50 {:.1} us, p99 {:.1} us, {:.1} us at most; {:.0} % of a core",
+                us(late.p50_ns),
+                us(late.p99_ns),
+                us(late.max_ns),
+                100.0 * late.cpu_share
+            )
+        };
+        lab.say(&format!(
+            "run {number}: {}; on a core that it shares with whoever collects, without spinning: {}",
+            words(&spinning),
+            words(&parking)
+        ));
+        runs.push(us(spinning.p99_ns));
+    }
+    Ok(runs)
+}
+
+/// Does something on one core only, threads that it begins included.
+pub(crate) fn on_one_core<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let everywhere = sched_getaffinity(None).map_err(|error| error.to_string())?;
+    let mut here = CpuSet::new();
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| everywhere.is_set(*cpu)).ok_or("no processor")?;
+    here.set(first);
+    sched_setaffinity(None, &here).map_err(|error| error.to_string())?;
+    let done = work();
+    sched_setaffinity(None, &everywhere).map_err(|error| error.to_string())?;
+    Ok(done)
 }
 
 /// Processor time of one operation of the null target.

@@ -2,6 +2,7 @@
 //! is measured is in `measure.rs`; nothing here is a benchmark, only an order of magnitude.
 
 mod measure;
+mod offers;
 
 use std::path::Path;
 use std::process::Command;
@@ -25,8 +26,8 @@ struct Finding {
     found: String,
     /// What to do about it, or what it means.
     hint: Option<String>,
-    /// The figure for programs, if there is one: the unit ends its name.
-    figure: Option<(&'static str, f64)>,
+    /// Figures for programs: the unit ends a name.
+    figures: Vec<(&'static str, f64)>,
 }
 
 /// How bad it is.
@@ -57,6 +58,7 @@ pub fn doctor(args: &DoctorArgs, folder: &Path, clock: &Arc<dyn Clock>, ui: &mut
     findings.push(timer(&**clock));
     findings.extend(disk(folder, &**clock));
     findings.extend(Suite::ALL.map(|suite| evaluations(suite, &**clock)));
+    findings.extend(offers::offers(clock));
     findings.push(softhsm());
     findings.push(compiler());
     let lacks = findings.iter().any(|finding| finding.level == Level::Missing);
@@ -79,7 +81,7 @@ pub fn doctor(args: &DoctorArgs, folder: &Path, clock: &Arc<dyn Clock>, ui: &mut
 
 impl Finding {
     fn new(name: &'static str, level: Level, found: String) -> Self {
-        Self { name, level, found, hint: None, figure: None }
+        Self { name, level, found, hint: None, figures: Vec::new() }
     }
 
     fn hint(self, hint: &str) -> Self {
@@ -90,8 +92,9 @@ impl Finding {
         if self.level == Level::Ok { self } else { self.hint(hint) }
     }
 
-    fn figure(self, name: &'static str, value: f64) -> Self {
-        Self { figure: Some((name, value)), ..self }
+    fn figure(mut self, name: &'static str, value: f64) -> Self {
+        self.figures.push((name, value));
+        self
     }
 
     fn told(&self, colour: bool) -> String {
@@ -117,8 +120,8 @@ impl Finding {
         let mut finding = json!({
             "name": self.name, "level": level, "found": self.found, "hint": self.hint,
         });
-        if let Some((name, value)) = self.figure {
-            finding[name] = json!(value);
+        for (name, value) in &self.figures {
+            finding[*name] = json!(value);
         }
         finding
     }
@@ -268,6 +271,13 @@ mod tests {
         for suite in ["ristretto255", "P-256"] {
             assert!(named(suite)["evaluations_per_s"].as_f64().unwrap() > 0.0);
         }
+        for name in ["clients", "clients, P-256"] {
+            let rate = |figure: &str| named(name)[figure].as_f64().unwrap();
+            let (cached, lean) = (rate("recoveries_per_s_cached"), rate("recoveries_per_s_lean"));
+            assert!(cached > 0.0 && lean > cached, "{name}: {cached} {lean}");
+        }
+        assert!(named("loopback")["round_trip_p50_ns"].as_f64().unwrap() > 0.0);
+        assert!(named("arrivals")["on_time_per_s"].is_number());
         assert!(named("fsync")["fsync_p50_ns"].as_f64().unwrap() > 0.0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
     }

@@ -31,12 +31,14 @@ use super::message::{VaultReply, VaultRequest};
 use super::wire::{PLAINTEXT_LEN_MAX, RequestKind};
 
 mod client;
+mod costs;
 mod frame;
 pub(crate) mod noise;
 mod server;
 mod service;
 
 pub use client::{ChannelClient, ChannelError};
+pub use costs::client_cost;
 pub use server::{CHANNEL_TTL, ChannelCounters, ChannelLimits, ChannelServer};
 pub use service::{Carried, Carrier, CarryError, ChannelService};
 
