@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, LoadResult, QuorumResult, Recovery, Verdict, Violation,
+    DeviceResult, FaultMark, Instrument, LoadResult, QuorumResult, Recovery, Verdict, Violation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
