@@ -12,5 +12,5 @@ mod words;
 
 pub use hsm_compare::{CompareInput, compare_html, compare_text};
 pub use input::{Curve, OperationSecond, ReportInput, Second};
-pub use report::{ReportError, report_html};
+pub use report::{ReportError, crosscheck_html, crosscheck_text, report_html};
 pub use terminal::terminal_summary;

@@ -298,8 +298,8 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         let Some(account) = account else { return false };
         stream.in_flight += 1;
         self.busy.set(account, true);
-        let number = arrival.number * self.plan.loads.len() as u64 + arrival.load as u64;
-        let number = number | u64::from(arrival.tried) << TRIED_SHIFT;
+        let loads = self.plan.loads.len() as u64;
+        let number = request_number(arrival.number, arrival.load as u64, loads, arrival.tried);
         let Arrival { operation, intended, .. } = arrival;
         let at = self.clock.now();
         // What waited for room is sent within this loop's turn in which it came free. What waited
@@ -465,6 +465,12 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         // A spin that took longer was not one: somebody else had the processor.
         self.spun += spin_to.since(spin_from).min(SPIN_MAX);
     }
+}
+
+/// The number that a request has among all of a run: of arrival `number` of load number `load` of `loads`, whose
+/// person has `tried` attempts behind them.
+pub(crate) fn request_number(number: u64, load: u64, loads: u64, tried: u8) -> u64 {
+    number * loads + load | u64::from(tried) << TRIED_SHIFT
 }
 
 /// Who checks the guess bounds. Accounts that several workers ask at once cannot be checked by one.

@@ -8,6 +8,8 @@
 pub mod arrival;
 pub mod chance;
 pub mod cli;
+#[cfg(feature = "goose")]
+pub mod crosscheck;
 pub mod devices;
 pub mod engine;
 pub mod guesses;

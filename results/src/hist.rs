@@ -140,7 +140,7 @@ pub fn curve(histogram: &Histogram<u64>, intended: u64) -> Vec<CurvePoint> {
 }
 
 /// ⌈q · n⌉ from 1 to n, with q taken to nine decimals: 0.07 · 100 is 7, not 7.000000000000001.
-fn rank(n: u64, q: f64) -> u64 {
+pub(crate) fn rank(n: u64, q: f64) -> u64 {
     const DECIMALS: u32 = 1_000_000_000;
     let share = u128::from(whole(q.clamp(0.0, 1.0) * f64::from(DECIMALS)));
     let rank = (share * u128::from(n)).div_ceil(u128::from(DECIMALS));

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod card;
+pub mod crosscheck;
 pub mod folder;
 pub mod hist;
 pub mod interval;

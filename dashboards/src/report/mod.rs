@@ -4,6 +4,7 @@
 //! What stands where is decided here and in the files of the sections; the template only knows
 //! headings, tables, figures and text.
 
+mod crosscheck;
 mod machine;
 mod numbers;
 pub(crate) mod page;
@@ -18,6 +19,7 @@ use crate::chart::ChartError;
 use crate::input::ReportInput;
 use crate::words::{Ending, warnings};
 
+pub use crosscheck::{crosscheck_html, crosscheck_text};
 use page::{Section, Tile};
 
 /// A report could not be written.

@@ -20,6 +20,12 @@ const SALT_THINK: u64 = 0x7468_696E;
 /// Bytes that a thinking user takes.
 pub const IDLE_USER_BYTES: usize = size_of::<Reverse<(u64, u64)>>();
 
+/// How long the user of arrival `number` of a load thinks after it.
+#[must_use]
+pub fn think(law: Think, seed: u64, number: u64) -> Duration {
+    law.draw(&mut Chance::of(seed, SALT_THINK, number))
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Users {
     /// When somebody comes next, nanoseconds from the start of the run, and which arrival that is.
@@ -64,7 +70,7 @@ impl Users {
         if next / self.users >= self.iterations {
             return;
         }
-        let think = self.think.draw(&mut Chance::of(self.seed, SALT_THINK, number));
+        let think = think(self.think, self.seed, number);
         // Added as whole numbers: what waits no time comes at the very instant.
         let at = nanos(after.saturating_add(think));
         let user = next % self.users;

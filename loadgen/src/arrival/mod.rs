@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use vaultmark_hsm::{Moment, clock::nanos};
 
-pub use closed::IDLE_USER_BYTES;
+pub use closed::{IDLE_USER_BYTES, think};
 pub use diurnal::HOURS;
 pub(crate) use diurnal::peak_max;
 pub use replay::{BadLine, BadLog, Entry, Recording};

@@ -168,6 +168,38 @@ pub struct ListArgs {
     pub json: bool,
 }
 
+/// Flags of `crosscheck`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vaultmark crosscheck users --fleet fleets/three/client.toml
+  vaultmark crosscheck mine.toml --fleet fleets/three/client.toml --duration 1m --json | jq .sides")]
+pub struct CrosscheckArgs {
+    /// A scenario file, or the name of a scenario that comes with the program, whose only load is a
+    /// closed loop
+    pub scenario: String,
+    /// Folder for crosscheck.json and crosscheck.html [default: beside the bundle of the first run]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Write one JSON object to standard output and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// What the command line changes in the scenario.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
+}
+
+#[cfg(feature = "goose")]
+impl CrosscheckArgs {
+    /// The scenario that is meant, with the changes of the command line.
+    ///
+    /// # Errors
+    /// Every mistake of the file and of the command line.
+    pub fn resolve(&self) -> Result<Scenario, Diagnostics> {
+        open(&self.scenario)?.with(&self.overrides.overrides()).resolve()
+    }
+}
+
 /// Flags of `doctor`.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(after_help = "\

@@ -60,6 +60,7 @@ fn perform(cli: &Cli, ui: &mut Ui) -> Exit {
         Command::Vault(args) => super::vault::vault(args, ui),
         Command::Hsm(args) => super::hsm::hsm(args, &cli.global, ui),
         Command::Client(args) => super::client::client(args, ui),
+        Command::Crosscheck(args) => super::crosscheck::crosscheck(args, &cli.global, ui),
         Command::Completions(args) => super::completions::completions(args, ui),
     }
 }

@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod client;
 pub mod completions;
+pub mod crosscheck;
 pub mod doctor;
 mod entry;
 pub mod exit;
@@ -21,7 +22,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 pub use args::{
-    CheckArgs, CompletionsArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
+    CheckArgs, CompletionsArgs, CrosscheckArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
     ReportArgs, RunArgs,
 };
 pub use client::ClientArgs;
@@ -70,6 +71,8 @@ pub enum Command {
     Client(ClientArgs),
     /// Measure HSMs by themselves, and compare them
     Hsm(HsmArgs),
+    /// Measure a scenario's virtual users by another instrument as well, and say why they differ
+    Crosscheck(CrosscheckArgs),
     /// Say what this machine lacks and what it can offer
     Doctor(DoctorArgs),
     /// Print the completions of a shell

@@ -19,7 +19,7 @@ use super::progress::{Mode, Progress};
 use super::remote::{Fleet, config};
 use super::{RunError, Stop, TargetError};
 use crate::chance::Chance;
-use crate::scenario::{Scenario, TargetSpec};
+use crate::scenario::{Fidelity, Scenario, TargetSpec};
 
 /// What the dice are for; see [`Chance::of`].
 const SALT_SAMPLE: u64 = 0x7361_6D70;
@@ -97,6 +97,42 @@ pub fn populate(
     progress.end();
     done.signal = stop.signal();
     Ok(done)
+}
+
+/// The fleet of a scenario with its population, as a run has it, for another instrument to use.
+///
+/// # Errors
+/// The scenario's target is no fleet, or the fleet does not do it.
+#[cfg(feature = "goose")]
+pub(crate) fn vault_of(
+    scenario: &Scenario,
+    progress: Mode,
+    runtime: &Runtime,
+    stop: &Stop,
+) -> Result<(RemoteVault, ClientFile), RunError> {
+    let TargetSpec::Remote(spec) = &scenario.target else {
+        return Err(RunError::Fleet(TargetError::other("the target is no fleet")));
+    };
+    let fleet = Fleet::find(spec).map_err(RunError::Fleet)?;
+    let clock: Arc<dyn Clock> = SystemClock::start()?;
+    let mut ledger = fleet.ledger(scenario)?;
+    let config = config(scenario, runtime, ledger.keys_path());
+    let vault =
+        RemoteVault::connect(&fleet.file, config, Arc::clone(&clock)).map_err(TargetError::from)?;
+    let mut progress = Progress::new(progress, Arc::clone(&clock));
+    let anew = clients_forget(scenario);
+    let accounts = scenario.population.accounts;
+    register(&vault, (accounts, anew), &mut ledger, (&mut progress, &*clock, stop))?;
+    progress.end();
+    Ok((vault, fleet.file))
+}
+
+/// Whether the population has to be registered anew: clients that keep what stretching gave have it from
+/// registering, in this run, else the first recovery of each account would be measured with seconds of its own
+/// stretching in it.
+pub(super) fn clients_forget(scenario: &Scenario) -> bool {
+    let client = &scenario.client;
+    client.fidelity == Fidelity::Cached && client.stretching.argon2id().is_some()
 }
 
 /// Registers the accounts that are missing, or all of them anew, so far as nobody stops it. Lean clients

@@ -57,10 +57,7 @@ pub(super) fn run(
     let fresh = ledger.registered() == 0;
     let writer = bench.begin()?;
     let around = (&mut bench.progress, &*bench.clock, &*bench.stop);
-    // Clients that keep what stretching gave have it from registering, in this run: else the first
-    // recovery of each account would be measured with seconds of its own stretching in it.
-    let client = &scenario.client;
-    let anew = client.fidelity == Fidelity::Cached && client.stretching.argon2id().is_some();
+    let anew = populate::clients_forget(scenario);
     let accounts = scenario.population.accounts;
     let reused = populate::register(&vault, (accounts, anew), &mut ledger, around)?;
     lean::try_known(&vault, reused, runtime)?;
