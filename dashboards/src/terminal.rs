@@ -27,6 +27,9 @@ pub fn terminal_summary(run: &Run, width: usize, color: bool) -> String {
     operations(&mut page, run);
     faults(&mut page, run);
     stages(&mut page, run);
+    if let Some(connections) = words::connections(run) {
+        page.wrapped("  ", 4, &plain(&format!("connections: {connections}")));
+    }
     instrument(&mut page, run);
     page.into_text()
 }

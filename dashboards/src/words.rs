@@ -16,16 +16,44 @@ pub(crate) const NONE: &str = "—";
 pub(crate) const INFINITE: &str = "∞";
 
 /// Stages in the order of an operation's road. What is not listed comes after, by name.
-const STAGES: [(&str, &str); 8] = [
+const STAGES: [(&str, &str); 9] = [
     ("charge_commit", "charge commit"),
     ("device_wait", "device wait"),
     ("oprf_evaluation", "OPRF evaluation"),
     ("reset_commit", "reset commit"),
     ("server", "rest of the server"),
+    ("connect", "connecting"),
     ("relay", "relay"),
     ("network", "network"),
     ("client", "client"),
 ];
+
+/// How operations came to connections, and what became of these; `None` where there are none.
+pub(crate) fn connections(run: &Run) -> Option<String> {
+    let told = run.connections.as_ref()?;
+    let over = format!("over HTTP/{}, {}", told.http, told.tls.as_deref().unwrap_or("plaintext"));
+    let way = match told.way.as_str() {
+        "kept" => "one for each account, kept",
+        "fresh" => "a fresh one for each operation",
+        "multiplexed" => "shared by all operations",
+        other => other,
+    };
+    let mut words = format!("{way} ({}), {over}; {} at a time", told.way, format_count(told.connections));
+    let mut add = |count: Option<u64>, what: &str| {
+        if let Some(count) = count {
+            let _ = write!(words, ", {} {what}", format_count(count));
+        }
+    };
+    add(told.opened_before, "opened beforehand");
+    add(told.opened, "during the load");
+    if told.tls.is_some() {
+        add(told.handshakes, "TLS handshakes");
+        add(told.resumed.filter(|count| *count > 0), "of them resumed");
+    }
+    add(told.reconnects.filter(|count| *count > 0), "in the place of one that had ended");
+    add(told.failed.filter(|count| *count > 0), "not opened");
+    Some(words)
+}
 
 /// How a run ended, and the word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! warnings. Every sentence names the limit and the figure, so that nobody has to look them up.
 
 use crate::hist::{self, Quantile, quantile, quantile_over, under_sampled};
-use crate::model::{Run, SloResult, Verdict};
+use crate::model::{ConnectionsResult, Run, SloResult, Verdict};
 use crate::slo::{Rule, Time};
 use crate::totals::{Arrivals, Totals};
 use crate::units::{float, format_count, format_duration, format_share, nanos, whole};
@@ -94,6 +94,21 @@ fn violation_reasons(run: &Run) -> Vec<String> {
             .push(format!("and {} more violations (run.json has the first)", format_count(more)));
     }
     reasons
+}
+
+/// Operations that failed since the generator's own machine could not connect say nothing of the target.
+fn connection_reason(connections: &ConnectionsResult) -> Option<String> {
+    let ConnectionsResult { no_port, no_file, .. } = connections;
+    let mut lacks = Vec::new();
+    if *no_port > 0 {
+        lacks.push(format!("a port {} times (EADDRNOTAVAIL, EADDRINUSE)", format_count(*no_port)));
+    }
+    if *no_file > 0 {
+        lacks.push(format!("a file descriptor {} times (EMFILE)", format_count(*no_file)));
+    }
+    (!lacks.is_empty()).then(|| {
+        format!("the instrument could not connect: its machine lacked {}", lacks.join(" and "))
+    })
 }
 
 /// A rule and how it ended.
@@ -327,6 +342,7 @@ fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> 
             stolen(run).map(|stolen| format!("; {stolen}")).unwrap_or_default()
         ));
     }
+    reasons.extend(run.connections.as_ref().and_then(connection_reason));
     for row in rows.iter().filter(|row| row.result.ok.is_none()) {
         reasons.push(format!("{}: it cannot be judged", row.sentence()));
     }

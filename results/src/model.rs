@@ -38,6 +38,10 @@ pub struct Run {
     /// Key stretching: "owasp (Argon2id 19 MiB, t = 2, p = 1)"; null where there is none.
     #[serde(default)]
     pub stretching: Option<String>,
+    /// How operations came to connections, and what became of these; null for targets without any. Runs in
+    /// different ways are not comparable.
+    #[serde(default)]
+    pub connections: Option<ConnectionsResult>,
     /// Start of the run, RFC 3339 UTC.
     pub started_at: String,
     /// Whether the run has ended.
@@ -89,6 +93,36 @@ pub struct Run {
     pub errors: Vec<ErrorCount>,
     /// Where and by what it was measured.
     pub provenance: Provenance,
+}
+
+/// The way to the target, and its connections. Counts are from the first intended start on; null where all
+/// operations share a few connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsResult {
+    /// `multiplexed`, `kept` or `fresh`.
+    pub way: String,
+    /// `2` or `1.1`.
+    pub http: String,
+    /// "TLS 1.3", or "TLS" where the version is not told; null in plaintext.
+    pub tls: Option<String>,
+    /// The most that were open at a time.
+    pub connections: u64,
+    /// Opened before load was offered.
+    pub opened_before: Option<u64>,
+    /// Opened while it was.
+    pub opened: Option<u64>,
+    /// Of those, with a TLS handshake.
+    pub handshakes: Option<u64>,
+    /// Of those, the ones that resumed an earlier session.
+    pub resumed: Option<u64>,
+    /// Opened in the place of one that had ended before its time.
+    pub reconnects: Option<u64>,
+    /// Not opened: nobody answered, or not as the relay that was meant.
+    pub failed: Option<u64>,
+    /// Not opened since the generator's machine had no port left: the instrument's failure.
+    pub no_port: u64,
+    /// Not opened since the generator had no file descriptor left: the instrument's failure.
+    pub no_file: u64,
 }
 
 /// One load, as it was offered.

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod fuzzing;
 pub mod null;
 pub mod opaque;
+pub mod open_files;
 pub mod people;
 pub mod priority;
 pub mod quorum;

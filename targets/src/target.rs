@@ -137,6 +137,9 @@ pub enum Stage {
     ResetCommit,
     /// Everything else between a request's arrival at the vault and its reply.
     Server,
+    /// Opening a connection for this very operation: TCP and TLS handshakes. Zero where one was there; what
+    /// operations wait for that share a connection is the network's.
+    Connect,
     /// In the relay: authentication, limits, forwarding.
     Relay,
     /// Between client and relay, and between relay and replica.
@@ -147,12 +150,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of reports.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ChargeCommit,
         Self::DeviceWait,
         Self::OprfEvaluation,
         Self::ResetCommit,
         Self::Server,
+        Self::Connect,
         Self::Relay,
         Self::Network,
         Self::Client,
@@ -167,6 +171,7 @@ impl Stage {
             Self::OprfEvaluation => "oprf_evaluation",
             Self::ResetCommit => "reset_commit",
             Self::Server => "server",
+            Self::Connect => "connect",
             Self::Relay => "relay",
             Self::Network => "network",
             Self::Client => "client",

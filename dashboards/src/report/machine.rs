@@ -245,6 +245,7 @@ pub(super) fn provenance(run: &Run) -> Section {
     row("Seed", run.seed.to_string());
     row("Target", run.target.clone());
     row("Client cryptography", fidelity(run));
+    row("Connections", words::connections(run).unwrap_or_else(|| "none".to_owned()));
     row("Key stretching", run.stretching.clone().unwrap_or_else(|| "none".to_owned()));
     row("Started", run.started_at.clone());
     row("vaultmark", format!("{} ({} build)", from.version, from.build));

@@ -300,6 +300,7 @@ impl Sample {
             }),
             fidelity: text("cached"),
             stretching: Some(text("owasp (Argon2id 19 MiB, t = 2, p = 1)")),
+            connections: None,
             started_at: text("2026-11-21T03:15:02Z"),
             state: State::Finished,
             cut_short: self.cut_short,

@@ -100,7 +100,11 @@ fn populated(args: &RunArgs, scenario: &Scenario, global: &GlobalArgs, ui: &mut 
 
 fn failed(error: &RunError, ui: &mut Ui) -> Exit {
     ui.error(&error.to_string());
-    if matches!(error, RunError::Fleet(_)) { Exit::Usage } else { Exit::Error }
+    if matches!(error, RunError::Fleet(_) | RunError::Machine(_)) {
+        Exit::Usage
+    } else {
+        Exit::Error
+    }
 }
 
 /// The summary as wide and as colourful as standard output likes it.

@@ -4,10 +4,12 @@
 //! the population registers, load is offered, the verdict falls. Whatever goes wrong after the
 //! bundle was begun leaves a bundle that says so.
 
+mod connections;
 mod embedded;
 mod faults;
 mod lean;
 mod ledger;
+mod limits;
 pub mod measure;
 pub mod populate;
 pub mod progress;
@@ -81,6 +83,8 @@ pub enum RunError {
     System(std::io::Error),
     /// The fleet that is asked for is not there, or nobody says which; nothing was begun.
     Fleet(TargetError),
+    /// The scenario asks for more than this machine has; nothing was begun.
+    Machine(String),
     /// The target does not come up.
     Target(TargetError),
     /// The report cannot be drawn.
@@ -93,6 +97,7 @@ impl fmt::Display for RunError {
             Self::Bundle(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refuses a thread: {error}"),
             Self::Fleet(error) => write!(f, "{}", error.why()),
+            Self::Machine(why) => f.write_str(why),
             Self::Target(error) => error.fmt(f),
             Self::Report(why) => write!(f, "the report cannot be drawn: {why}"),
         }
@@ -128,14 +133,19 @@ pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
     if matches!(scenario.target, TargetSpec::Simulated { .. }) {
         return simulated(job, stop);
     }
+    let mut told = None;
     if let TargetSpec::Remote(spec) = &scenario.target {
         // Before anything is measured for nothing.
-        remote::Fleet::find(spec).map_err(RunError::Fleet)?;
+        let fleet = remote::Fleet::find(spec).map_err(RunError::Fleet)?;
+        told = fleet.has_room(scenario)?;
     }
     let clock: Arc<dyn Clock> = SystemClock::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { stop.listen() })?;
     let mut bench = Bench::new(job, &clock, stop)?;
+    if let Some(told) = told {
+        bench.progress.say(&told);
+    }
     bench.tell_on_itself()?;
     match &scenario.target {
         TargetSpec::Null => bench.measure(&NullTarget),
@@ -217,6 +227,7 @@ impl<'a> Bench<'a> {
             hsm: None,
             fidelity: if cached { scenario.client.fidelity.name() } else { "none" }.to_owned(),
             stretching: cached.then(|| scenario.client.stretching.describe().to_owned()),
+            connections: None,
             started_at: folder::rfc3339(clock.origin()),
             state: State::Running,
             cut_short: false,

@@ -63,6 +63,7 @@ pub fn populate(
         return Err(RunError::Fleet(TargetError::other(why)));
     };
     let fleet = Fleet::find(spec).map_err(RunError::Fleet)?;
+    let told = fleet.has_room(scenario)?;
     let clock: Arc<dyn Clock> = SystemClock::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { stop.listen() })?;
@@ -73,6 +74,9 @@ pub fn populate(
     let accounts = scenario.population.accounts;
     let known = ledger.registered().min(accounts);
     let mut progress = Progress::new(progress, Arc::clone(&clock));
+    if let Some(told) = told {
+        progress.say(&told);
+    }
     let begun = clock.now();
     register(&vault, (accounts, false), &mut ledger, (&mut progress, &*clock, stop))?;
     let registered = ledger.registered().min(accounts) - known;

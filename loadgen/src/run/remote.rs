@@ -11,8 +11,10 @@ use vaultmark_targets::fleet::group_of;
 use vaultmark_targets::remote::{ClientFile, RemoteConfig, RemoteError, RemoteVault, parse_url};
 use vaultmark_targets::{Fault, Fidelity as ClientFidelity};
 
+use super::connections;
 use super::faults::{Injection, Injector};
 use super::ledger::{Ledger, LedgerError};
+use super::limits::Machine;
 use super::populate;
 use super::{Around, Bench, Done, LEAD, RunError, TargetError, lean};
 use crate::engine::GuessCheck;
@@ -61,9 +63,11 @@ pub(super) fn run(
     let accounts = scenario.population.accounts;
     let reused = populate::register(&vault, (accounts, anew), &mut ledger, around)?;
     lean::try_known(&vault, reused, runtime)?;
+    bench.connect(&vault)?;
     bench.prepare(|end, wanted, progress| vault.prepare(end, wanted, progress))?;
 
     let before = fleet.status(runtime)?;
+    let connected = vault.connection_counts();
     let start = bench.clock.now().after(LEAD);
     let measure_start = start.after(scenario.phases.warm_up);
     let injection = match &fleet.control {
@@ -81,6 +85,8 @@ pub(super) fn run(
     };
     let offered = bench.offer(&vault, writer, start, around)?;
     bench.tell_lean(vault.lean_counts());
+    bench.run.connections =
+        Some(connections::told(scenario.client.connections, &fleet.file, connected, &vault));
     if let (Some(before), Some(after)) = (before, fleet.status(runtime)?) {
         counted(&mut bench, &before, &after);
     }
@@ -121,6 +127,16 @@ impl Fleet {
         }
         let control = file.control.as_deref().map(Control::new);
         Ok(Self { path, file, control })
+    }
+
+    /// Whether this machine has room for the scenario's connections to it; what is to be told of that.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn has_room(&self, scenario: &Scenario) -> Result<Option<String>, RunError> {
+        let (machine, told) = Machine::here(self.file.url.host().unwrap_or_default());
+        machine.check(scenario).map_err(RunError::Machine)?;
+        Ok(told)
     }
 
     /// What its supervisor says; `None` if it has none that is known.
@@ -169,6 +185,7 @@ pub(super) fn config(scenario: &Scenario, runtime: &Runtime, keys: PathBuf) -> R
             Fidelity::Cached => ClientFidelity::Cached,
             Fidelity::Lean => lean::config(scenario, keys),
         },
+        way: scenario.client.connections,
         runtime: Some(runtime.handle().clone()),
         ..RemoteConfig::new(scenario.seed, scenario.population.accounts)
     }

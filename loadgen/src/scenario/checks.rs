@@ -16,6 +16,7 @@ use super::{Arrival, Ramping, TargetSpec, TimedFault, node::quoted};
 /// Notes every combination that makes no sense. What has a mistake of its own is not looked at.
 pub(super) fn check(typed: &Typed, mistakes: &mut Mistakes) {
     names(typed, mistakes);
+    connections(typed, mistakes);
     accounts(typed, mistakes);
     retries(typed, mistakes);
     arrivals(typed, mistakes);
@@ -31,6 +32,14 @@ fn names(typed: &Typed, mistakes: &mut Mistakes) {
             let message = format!("two loads are called {}", quoted(&load.load.name));
             load.at.wrong(message, "a name of its own for each load", mistakes);
         }
+    }
+}
+
+fn connections(typed: &Typed, mistakes: &mut Mistakes) {
+    let (Some(target), Some(at)) = (&typed.target, &typed.connections_at) else { return };
+    if !matches!(target.spec, TargetSpec::Remote(_)) {
+        let message = "this kind of target is reached without connections".to_owned();
+        at.wrong(message, "with a url, or a fleet; else leave it out", mistakes);
     }
 }
 

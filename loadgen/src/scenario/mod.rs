@@ -162,6 +162,8 @@ pub struct Client {
     pub stretching: Stretching,
     /// An operation without an answer for so long, from its send, has timed out.
     pub timeout: Duration,
+    /// How operations come to connections, where the target has any.
+    pub connections: ConnectionWay,
 }
 
 /// Which client steps are really done.
@@ -174,6 +176,9 @@ pub enum Fidelity {
     /// Known accounts do only what the vault can observe, but for a sample that does every step.
     Lean,
 }
+
+/// Ways to reach a vault. They live where they are gone, in `targets`.
+pub use vaultmark_targets::remote::ConnectionWay;
 
 /// Key-stretching presets (Argon2id). They live with the client, in `targets`.
 pub use vaultmark_targets::Stretching;

@@ -41,6 +41,9 @@ impl Scenario {
         }
         writeln!(out, "stretching = {}", text(self.client.stretching.name()))?;
         writeln!(out, "timeout = {}", duration(self.client.timeout))?;
+        if matches!(self.target, TargetSpec::Remote(_)) {
+            writeln!(out, "connections = {}", text(self.client.connections.name()))?;
+        }
         writeln!(out, "\n[phases]")?;
         writeln!(out, "warm_up = {}", duration(self.phases.warm_up))?;
         writeln!(out, "measure = {}", duration(self.phases.measure))?;

@@ -51,6 +51,7 @@ pub(crate) fn run() -> Run {
         hsm: None,
         fidelity: "none".to_owned(),
         stretching: None,
+        connections: None,
         started_at: "2026-11-21T00:00:00Z".to_owned(),
         state: State::Running,
         cut_short: false,

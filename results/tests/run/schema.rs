@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, LeanResult, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION,
+    DeviceResult, FaultMark, Hsm, ConnectionsResult, LeanResult, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION,
     StallTruth, State, Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
@@ -72,6 +72,11 @@ fn full() -> Run {
         Some(StallTruth { truth_p90_ns: 3, response_p90_ns: 2, service_p90_ns: 1 });
     run.instrument.cpu_share = Some(0.25);
     run.instrument.lean = Some(LeanResult::default());
+    run.connections = Some(ConnectionsResult {
+        way: "kept".to_owned(),
+        http: "1.1".to_owned(),
+        ..ConnectionsResult::default()
+    });
     run.state = State::Finished;
     totals.summarise(&mut run);
     run

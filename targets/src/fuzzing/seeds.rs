@@ -13,6 +13,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("checkpoint", crate::vault::state::fuzz_seeds::checkpoints()),
         ("client_file", crate::remote::fuzz_client_file_seeds()),
         ("fleet_frames", crate::fleet::fuzz_seeds()),
+        ("http_reply", crate::remote::fuzz_http_reply_seeds()),
         ("log_commands", vec![log()]),
         ("log_segment", crate::quorum::fuzz_seeds::log_segment()),
         ("member_frames", crate::quorum::fuzz_seeds::member_frames()),

@@ -89,12 +89,23 @@ impl Default for RelayLimits {
 }
 
 impl RelayLimits {
-    /// The defaults with rates that no benchmark reaches: everything is still looked up and counted.
+    /// The defaults with rates that no benchmark reaches: everything is still looked up and counted. Nor are there
+    /// limits to connections that a generator on one machine, whose people keep theirs, would meet first: how many
+    /// there are its process's file descriptors decide.
     #[must_use]
     pub fn for_benchmarks() -> Self {
         let high = Rate { per_second: 1_000_000, burst: 1_000_000 };
         // A second's worth of accounts is remembered, whatever rate a machine reaches.
-        Self { account: high, tenant: high, accounts_max: 1 << 20, ..Self::default() }
+        Self {
+            account: high,
+            tenant: high,
+            accounts_max: 1 << 20,
+            connections_max: 1 << 20,
+            connections_per_address_max: 1 << 20,
+            // Who is asked for once in half an hour still has the connection that was opened beforehand.
+            idle_timeout_ms: 3_600_000,
+            ..Self::default()
+        }
     }
 
     pub(super) const fn head_timeout(&self) -> Duration {

@@ -129,7 +129,9 @@ pub(super) async fn converse<U: Upstream>(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout())
+        // hyper counts from the reply before, so between two requests this is how long one may wait for the next
+        // head, whole; the first one, and connections with nothing to do, are for `ends`.
+        .header_read_timeout(limits.idle_timeout().max(limits.head_timeout()))
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_LEN_MAX as usize);
     until_it_ends!(builder.serve_connection(io, service))

@@ -24,6 +24,6 @@ impl<U: Upstream> Carrier for Direct<U> {
         frame: Vec<u8>,
     ) -> Result<Carried, CarryError> {
         let frame = self.0.forward(account, purpose, &frame).await?;
-        Ok(Carried { frame, relay: std::time::Duration::ZERO })
+        Ok(Carried::shared(frame, std::time::Duration::ZERO))
     }
 }

@@ -28,6 +28,8 @@ pub enum RemoteError {
     Unreachable(String, String),
     /// Whoever answers at this address is not the relay of the client file.
     OtherRelay(String, String),
+    /// Of the connections that accounts keep one could not be opened, after so many that were.
+    Kept(u64, String),
     /// An account of the population could not be registered.
     Population(u64, String),
     /// The keys that lean clients keep cannot be kept, or are not these accounts'.
@@ -55,9 +57,12 @@ impl fmt::Display for RemoteError {
                 "relay {relay}: whoever answers is not the relay whose certificate the client file names: \
                  {why}"
             ),
+            Self::Kept(opened, why) => {
+                write!(f, "{opened} connections were opened, and then one was not: {why}")
+            }
             Self::Population(account, why) => write!(f, "registering account {account}: {why}"),
             Self::KeysFile(why) => why.fmt(f),
-            Self::Stopped => f.write_str("stopped while registering the population"),
+            Self::Stopped => f.write_str("stopped while the population was made ready"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is sent twice that may have arrived. Who speaks for an account is said by a token, which
 //! is minted here where the client plays the account service.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -60,6 +61,30 @@ pub enum TokenSource {
     Minted(TokenKey, Tenant),
 }
 
+impl TokenSource {
+    /// The account service that a client file names a key of.
+    ///
+    /// # Errors
+    /// It names none, or the key cannot be read.
+    pub(super) fn minting(file: &ClientFile) -> Result<Self, RemoteError> {
+        let path = file.token_key.as_ref().ok_or(RemoteError::NoTokenKey)?;
+        let key = TokenKey::read(path).map_err(RemoteError::TokenKey)?;
+        Ok(Self::Minted(key, file.tenant.clone()))
+    }
+
+    /// A token for an account, good from now.
+    pub(super) fn token<'a>(&'a self, clock: &dyn Clock, account: &AccountId) -> Cow<'a, str> {
+        match self {
+            Self::Given(token) => Cow::Borrowed(token),
+            Self::Minted(key, tenant) => {
+                let origin = clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = origin + clock.now().since(Moment::ZERO);
+                Cow::Owned(tokens::mint(key, tenant, account, now.as_secs() + TOKEN_LIFE_S))
+            }
+        }
+    }
+}
+
 /// Carries frames to a relay. To be used on one tokio runtime with network and time.
 pub struct HttpCarrier {
     scheme: Scheme,
@@ -101,10 +126,7 @@ impl HttpCarrier {
         connections: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
-        let path = file.token_key.as_ref().ok_or(RemoteError::NoTokenKey)?;
-        let key = TokenKey::read(path).map_err(RemoteError::TokenKey)?;
-        let tokens = TokenSource::Minted(key, file.tenant.clone());
-        Self::with_tokens(file, tokens, connections, clock)
+        Self::with_tokens(file, TokenSource::minting(file)?, connections, clock)
     }
 
     /// A carrier to the relay of a client file. Connects when it is used.
@@ -125,7 +147,7 @@ impl HttpCarrier {
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tls = if is_tls {
             let name = ServerName::try_from(host.clone()).map_err(|_bad| bad())?;
-            Some((connector(file)?, name))
+            Some((TlsConnector::from(Arc::new(tls_config(file, b"h2")?)), name))
         } else {
             None
         };
@@ -228,15 +250,7 @@ impl HttpCarrier {
         purpose: Purpose,
         frame: Vec<u8>,
     ) -> Option<Request<Full<Bytes>>> {
-        let bearer = match &self.tokens {
-            TokenSource::Given(token) => format!("Bearer {token}"),
-            TokenSource::Minted(key, tenant) => {
-                let origin = self.clock.origin().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let now = origin + self.clock.now().since(Moment::ZERO);
-                let expiry_s = now.as_secs() + TOKEN_LIFE_S;
-                format!("Bearer {}", tokens::mint(key, tenant, &account, expiry_s))
-            }
-        };
+        let bearer = format!("Bearer {}", self.tokens.token(&*self.clock, &account));
         let mut bearer = HeaderValue::try_from(bearer).ok()?;
         // Not to be kept in tables that compress headers.
         bearer.set_sensitive(true);
@@ -274,7 +288,7 @@ impl HttpCarrier {
             _ => CarryError::Unreachable,
         })?;
         if head.status.is_success() {
-            return Ok(Carried { frame: body, relay: exchange::parse_timing(&head.headers) });
+            return Ok(Carried::shared(body, exchange::parse_timing(&head.headers)));
         }
         Err(RelayRefusal::from_json(&body).map_or(CarryError::BadReply, CarryError::from))
     }
@@ -334,7 +348,7 @@ async fn converse(
 }
 
 /// TLS 1.2 and 1.3; whoever is not the relay of the client file is not talked to.
-fn connector(file: &ClientFile) -> Result<TlsConnector, RemoteError> {
+pub(super) fn tls_config(file: &ClientFile, alpn: &[u8]) -> Result<ClientConfig, RemoteError> {
     let path = file.certificate.clone().unwrap_or_default();
     let failed = |why: &dyn ToString| RemoteError::Certificate(path.clone(), why.to_string());
     let pem = fs::read(&path).map_err(|error| failed(&error))?;
@@ -351,6 +365,6 @@ fn connector(file: &ClientFile) -> Result<TlsConnector, RemoteError> {
         .map_err(|error| failed(&error))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
 }

@@ -23,15 +23,17 @@ use crate::people::{
     PopulationError, Registered, register_range,
 };
 use crate::target::{Evidence, Reply, Request, Stage, StageTimes, Target};
-use crate::vault::channel::{Carrier, ChannelPublicKey, ChannelService};
+use crate::vault::channel::{ChannelPublicKey, ChannelService};
 use crate::vault::{AccountId, Failure, Refusal};
 
 mod client_file;
 mod direct;
 mod error;
 mod http;
+mod own;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 #[doc(hidden)]
 pub use client_file::fuzz_client_file;
@@ -41,6 +43,15 @@ pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
 pub use error::RemoteError;
 pub use http::{CONNECTIONS, HttpCarrier, TokenSource};
+#[doc(hidden)]
+pub use own::fuzz_http_reply;
+#[cfg(test)]
+pub(crate) use own::fuzz_http_reply_seeds;
+pub use own::{
+    Connection, ConnectionCounts, ExchangeError, LOOPBACK_SOURCES, OpenError, OwnConnections, Post,
+    Reply as HttpReply, exchange,
+};
+pub use ways::{ConnectionWay, Connections, Reach};
 
 /// How often an account of the population is tried: with the pauses below some 20 s, which an
 /// election and a restarted process fit into many times.
@@ -63,7 +74,9 @@ pub struct RemoteConfig {
     pub stretching: Stretching,
     /// Which client steps are really done.
     pub fidelity: Fidelity,
-    /// Connections to the relay.
+    /// How operations come to connections.
+    pub way: ConnectionWay,
+    /// Connections to the relay, where they are shared.
     pub connections: usize,
     /// Registrations in flight while the population is made.
     pub registrations_in_flight: usize,
@@ -84,6 +97,7 @@ impl RemoteConfig {
             population,
             stretching: Stretching::default(),
             fidelity: Fidelity::Full,
+            way: ConnectionWay::default(),
             connections: CONNECTIONS,
             registrations_in_flight: POPULATION_IN_FLIGHT,
             runtime: None,
@@ -96,7 +110,7 @@ impl RemoteConfig {
 /// Its operations add up: [`Stage::Client`] is what is left of the time from `perform` to the end of
 /// the operation's task when the stages of vault, relay and network are taken off, waiting for a
 /// processor included.
-pub struct RemoteVault<C = HttpCarrier> {
+pub struct RemoteVault<C = Connections> {
     inner: Arc<Inner<C>>,
     handle: Handle,
     in_flight: usize,
@@ -121,14 +135,39 @@ impl RemoteVault {
         config: RemoteConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
-        let carrier = HttpCarrier::new(file, config.connections, Arc::clone(&clock))?;
+        let how_many = (config.connections, config.population);
+        let carrier = Connections::new(config.way, file, how_many, Arc::clone(&clock))?;
         let vault = Self::over(carrier, file, config, clock)?;
         vault.handle.block_on(vault.inner.carrier.reach())?;
         Ok(vault)
     }
+
+    /// Opens the connections of accounts that keep theirs and have none; nothing, in other ways. Blocks; not to
+    /// be called on a runtime. `progress` is told how many there are, and may stop it.
+    ///
+    /// # Errors
+    /// One could not be opened, or `progress` said so.
+    pub fn open_kept(
+        &self,
+        progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), RemoteError> {
+        self.handle.block_on(self.inner.carrier.open_kept(progress))
+    }
+
+    /// What became of the connections so far; `None` where they are shared.
+    #[must_use]
+    pub fn connection_counts(&self) -> Option<ConnectionCounts> {
+        self.inner.carrier.counts()
+    }
+
+    /// The version of TLS that is spoken, as far as it is known.
+    #[must_use]
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.inner.carrier.tls_version()
+    }
 }
 
-impl<C: Carrier + 'static> RemoteVault<C> {
+impl<C: Reach> RemoteVault<C> {
     /// A fleet that is reached by another carrier. Of the client file only its keys matter.
     ///
     /// # Errors
@@ -243,7 +282,7 @@ impl<C: Carrier + 'static> RemoteVault<C> {
     }
 }
 
-impl<C: Carrier + 'static> Target for RemoteVault<C> {
+impl<C: Reach> Target for RemoteVault<C> {
     fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<C> {
         let start = self.inner.clock.now();
         let inner = Arc::clone(&self.inner);
@@ -266,16 +305,17 @@ impl<C: fmt::Debug> fmt::Debug for RemoteVault<C> {
     }
 }
 
-impl<C: Carrier> Inner<C> {
-    fn service(&self, chance: ChaCha20Rng) -> ChannelService<Arc<C>> {
-        let (carrier, clock) = (Arc::clone(&self.carrier), Arc::clone(&self.clock));
+impl<C: Reach> Inner<C> {
+    fn service(&self, account: u64, chance: ChaCha20Rng) -> ChannelService<C::Operation> {
+        let (carrier, clock) = (self.carrier.begin(account), Arc::clone(&self.clock));
         ChannelService::new(carrier, self.fleet_key, clock, chance)
     }
 
     async fn perform(&self, request: Request, start: Moment) -> Reply {
         let mut stages = StageTimes::default();
         let mut evidence = Evidence::default();
-        let service = self.service(self.people.chance(Chance::Channel { number: request.number }));
+        let chance = self.people.chance(Chance::Channel { number: request.number });
+        let service = self.service(request.account, chance);
         let (outcome, error) =
             self.people.operate(&service, request, &mut stages, &mut evidence).await;
         let total = self.clock.now().since(start);
@@ -290,7 +330,7 @@ impl<C: Carrier> Inner<C> {
         let mut again = 0;
         loop {
             let chance = self.people.chance(Chance::PopulationChannel { account, again });
-            match self.people.register(&self.service(chance), account, again).await {
+            match self.people.register(&self.service(account, chance), account, again).await {
                 Err(error) if again < TRIES_MAX && passes(error) => {
                     self.clock.sleep_until(self.clock.now().after(pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);

@@ -115,7 +115,7 @@ impl Fixture {
     }
 }
 
-fn perform<C: Carrier + 'static>(
+fn perform<C: Reach>(
     vault: &RemoteVault<C>,
     operation: Operation,
     account: u64,
@@ -127,7 +127,7 @@ fn perform<C: Carrier + 'static>(
 }
 
 /// Everything an operation of a remote vault can be, twice over the same fleet.
-fn live<C: Carrier + 'static>(vault: &RemoteVault<C>, from_relay: bool) {
+fn live<C: Reach>(vault: &RemoteVault<C>, from_relay: bool) {
     use Operation::{Recover, RecoverWrong, Register};
     let saw = |evaluated, unopened, finish_sent, verified| Evidence {
         evaluated,

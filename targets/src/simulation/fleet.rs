@@ -480,7 +480,7 @@ impl Carrier for ClientWay {
         frame: Vec<u8>,
     ) -> Result<Carried, CarryError> {
         let frame = self.0.carry(account, purpose, frame).await?;
-        Ok(Carried { frame, relay: Duration::ZERO })
+        Ok(Carried::shared(frame, Duration::ZERO))
     }
 }
 

@@ -168,6 +168,10 @@ pub enum Failure {
     NoSuchChannel,
     /// A frame of the channel was refused, or its reply does not open.
     BadChannel,
+    /// The client's machine has no port left for another connection. Nothing was sent.
+    NoPort,
+    /// The client has no file descriptor left for another connection. Nothing was sent.
+    NoFile,
 }
 
 impl VaultRequest {
@@ -224,6 +228,8 @@ impl Failure {
             Self::RateLimited => "the relay's rate limit is reached",
             Self::NoSuchChannel => "the leader does not know the channel",
             Self::BadChannel => "the channel is broken",
+            Self::NoPort => "the client's machine has no port left (EADDRNOTAVAIL, EADDRINUSE)",
+            Self::NoFile => "the client has no file descriptor left (EMFILE)",
         }
     }
 }

@@ -291,7 +291,7 @@ pub fn decode_answer(to: RequestKind, bytes: &[u8]) -> Result<Answer, WireError>
 }
 
 /// Codes of refusals. Numbers are never used again for another one.
-const REFUSALS: [(u8, Refusal); 24] = [
+const REFUSALS: [(u8, Refusal); 26] = [
     (1, Refusal::Busy),
     (2, Refusal::Destroyed),
     (3, Refusal::Malformed),
@@ -317,6 +317,8 @@ const REFUSALS: [(u8, Refusal); 24] = [
     (50, Refusal::Failed(Failure::RateLimited)),
     (51, Refusal::Failed(Failure::NoSuchChannel)),
     (52, Refusal::Failed(Failure::BadChannel)),
+    (53, Refusal::Failed(Failure::NoPort)),
+    (54, Refusal::Failed(Failure::NoFile)),
 ];
 const CORRUPT: u8 = 40;
 

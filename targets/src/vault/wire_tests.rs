@@ -127,11 +127,13 @@ fn every_refusal_has_a_code_of_its_own() {
             | Failure::Unauthorized
             | Failure::RateLimited
             | Failure::NoSuchChannel
-            | Failure::BadChannel,
+            | Failure::BadChannel
+            | Failure::NoPort
+            | Failure::NoFile,
         ) => true,
     };
     assert!(REFUSALS.iter().all(|(_, refusal)| in_table(*refusal)));
-    assert_eq!(REFUSALS.len(), 10 + 14);
+    assert_eq!(REFUSALS.len(), 10 + 16);
 }
 
 #[test]

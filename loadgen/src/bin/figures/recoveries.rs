@@ -11,8 +11,7 @@ use tokio::runtime::Runtime;
 use vaultmark::host;
 use vaultmark_targets::fleet::ClientRole;
 use vaultmark_targets::relay::Router;
-use vaultmark_targets::remote::{Direct, RemoteConfig, RemoteVault};
-use vaultmark_targets::vault::channel::Carrier;
+use vaultmark_targets::remote::{Direct, Reach, RemoteConfig, RemoteVault};
 use vaultmark_targets::{Operation, Stretching};
 
 use crate::closed::{self, Ask, Seen};
@@ -134,7 +133,7 @@ struct Cost {
 }
 
 /// Processor time a recovery, of every process of the fleet and of this one.
-fn cost<C: Carrier + 'static>(
+fn cost<C: Reach>(
     lab: &Lab,
     fleet: &Fleet,
     vault: &RemoteVault<C>,
@@ -162,11 +161,7 @@ fn people(lab: &Lab, fleet: &Fleet) -> Result<RemoteVault, String> {
     Ok(vault)
 }
 
-fn recover<C: Carrier + 'static>(
-    lab: &Lab,
-    vault: &RemoteVault<C>,
-    number: usize,
-) -> Result<Seen, String> {
+fn recover<C: Reach>(lab: &Lab, vault: &RemoteVault<C>, number: usize) -> Result<Seen, String> {
     let caller = tokio::runtime::Builder::new_current_thread().build();
     let caller = caller.map_err(|error| error.to_string())?;
     let ask = Ask {

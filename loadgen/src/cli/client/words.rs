@@ -115,6 +115,7 @@ impl Trouble {
                  way changed its bytes",
             ),
             Failure::RateLimited => (Exit::Unreachable, "nothing was counted. Try again later"),
+            Failure::NoPort | Failure::NoFile => (Exit::Error, "nothing was counted"),
             Failure::BadElement | Failure::TooLong | Failure::Corrupt => {
                 (Exit::Error, "the vault is at fault")
             }
@@ -128,7 +129,12 @@ impl Trouble {
         match error {
             ClientError::Refused(Refusal::Failed(failure)) => !matches!(
                 failure,
-                Failure::Unauthorized | Failure::RateLimited | Failure::NoLeader | Failure::LogFull
+                Failure::Unauthorized
+                    | Failure::RateLimited
+                    | Failure::NoLeader
+                    | Failure::LogFull
+                    | Failure::NoPort
+                    | Failure::NoFile
             ),
             ClientError::UnexpectedReply => true,
             _ => false,

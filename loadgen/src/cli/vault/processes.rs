@@ -14,6 +14,7 @@ use vaultmark_hsm::{Clock, SystemClock};
 use vaultmark_targets::fleet::{
     ClientRole, Replica, ReplicaClient, ReplicaClientConfig, ReplicaConfig,
 };
+use vaultmark_targets::open_files::OpenFilesLimit;
 use vaultmark_targets::quorum::Start;
 use vaultmark_targets::relay::tokens::TokenKey;
 use vaultmark_targets::relay::{self, Relay, RelayConfig, Transport};
@@ -110,6 +111,8 @@ pub(super) fn relay(args: &PartArgs, ui: &mut Ui) -> Exit {
 
 fn run_relay(args: &PartArgs, ui: &mut Ui) -> Result<(), String> {
     harden(args)?;
+    // A connection is a file descriptor, and a generator may keep thousands.
+    let _was = OpenFilesLimit::raise();
     let fleet = Fleet::open(&args.folder)?;
     let spec = fleet.spec.relay.as_ref().ok_or("the fleet has no relay")?;
     let clock: Arc<dyn Clock> = SystemClock::start().map_err(|error| error.to_string())?;

@@ -17,8 +17,8 @@ use super::checks::check;
 use super::node::{Node, quoted};
 use super::reader::{Field, Mistakes, Place, Section};
 use super::{
-    Client, Fidelity, Load, Phases, Popularity, Population, Scenario, Stretching, TargetSpec,
-    TimedFault, Validity,
+    Client, ConnectionWay, Fidelity, Load, Phases, Popularity, Population, Scenario, Stretching,
+    TargetSpec, TimedFault, Validity,
 };
 use faults::fault;
 use load::{loads, slo};
@@ -62,7 +62,7 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
     let seed = root.take("seed").and_then(|field| field.integer(0..=SEED_MAX, mistakes));
     let target = target(&mut root, mistakes);
     let population = population(root.section("population", mistakes), mistakes);
-    let client = client(root.section("client", mistakes), mistakes);
+    let (client, connections_at) = client(root.section("client", mistakes), mistakes);
     let (measure, phases) = phases(root.section("phases", mistakes), mistakes);
     let before = mistakes.len();
     let loads = loads(&mut root, mistakes);
@@ -75,6 +75,7 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
     root.finish("a scenario", mistakes);
     let typed = Typed {
         target,
+        connections_at,
         population,
         phases,
         measure,
@@ -106,6 +107,8 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
 /// What the checks across tables look at, each with the place it was written in.
 pub(super) struct Typed {
     pub(super) target: Option<TypedTarget>,
+    /// `client.connections`, if it is there.
+    pub(super) connections_at: Option<Place>,
     pub(super) population: Option<Population>,
     pub(super) phases: Option<Phases>,
     /// `phases.measure`, which may be right though another phase isn't.
@@ -270,7 +273,8 @@ fn popularity(field: Field<'_>, mistakes: &mut Mistakes) -> Option<Popularity> {
     popularity
 }
 
-fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
+/// Clients, and where it says how they come to connections.
+fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> (Client, Option<Place>) {
     let fidelity = section.take("fidelity").and_then(|field| {
         let names = Fidelity::ALL.map(Fidelity::name);
         let known = |text: &str| Fidelity::ALL.into_iter().find(|it| it.name() == text);
@@ -291,13 +295,20 @@ fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> Client {
         }
         field.integer(1..=FULL_EVERY_MAX, mistakes)
     });
+    let connections_at = section.peek("connections").map(|field| field.place());
+    let connections = section.take("connections").and_then(|field| {
+        let names = ConnectionWay::ALL.map(ConnectionWay::name);
+        field.choice("a way to connect", &names, |text| text.parse().ok(), mistakes)
+    });
     section.finish("a client", mistakes);
-    Client {
+    let client = Client {
         fidelity: fidelity.unwrap_or(Fidelity::Cached),
         full_every: full_every.unwrap_or(FULL_EVERY),
         stretching: stretching.unwrap_or_default(),
         timeout: timeout.unwrap_or(Duration::from_secs(5)),
-    }
+        connections: connections.unwrap_or_default(),
+    };
+    (client, connections_at)
 }
 
 /// The measurement phase, which the checks of faults need most, and all three.

@@ -86,6 +86,7 @@ fn a_short_scenario_has_every_field() {
         full_every: 64,
         stretching: Stretching::Owasp,
         timeout: Duration::from_secs(5),
+        connections: ConnectionWay::Multiplexed,
     };
     assert_eq!(scenario.client, client);
     let [five, sixty] = [5, 60].map(Duration::from_secs);

@@ -38,6 +38,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
             full_every: if fidelity == Fidelity::Lean { full_every } else { 64 },
             stretching,
             timeout: Duration::from_nanos(ns),
+            connections: ConnectionWay::default(),
         });
     let share = || 0_u32..=1_000_000;
     let validity = (share(), 0..=60_000_000_000_u64, share(), share()).prop_map(

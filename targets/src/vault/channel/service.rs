@@ -46,6 +46,16 @@ pub struct Carried {
     pub frame: Vec<u8>,
     /// Time inside the relay itself, as it says; zero without one.
     pub relay: Duration,
+    /// Time it took to open a connection for this very frame; zero where there was one.
+    pub connecting: Duration,
+}
+
+impl Carried {
+    /// A frame that came back over what was there already.
+    #[must_use]
+    pub const fn shared(frame: Vec<u8>, relay: Duration) -> Self {
+        Self { frame, relay, connecting: Duration::ZERO }
+    }
 }
 
 /// Why no frame came back.
@@ -65,6 +75,10 @@ pub enum CarryError {
     Refused(ChannelRefusal),
     /// What came back is not what a relay says.
     BadReply,
+    /// This machine has no port left for another connection. Nothing was sent.
+    NoPort,
+    /// This process has no file descriptor left for another connection. Nothing was sent.
+    NoFile,
 }
 
 /// A vault behind a channel, for one operation at a time: the first request of an operation opens a
@@ -138,17 +152,19 @@ impl<C: Carrier> ChannelService<C> {
         let start = self.clock.now();
         let carried = self.carrier.carry(channel.account(), channel.purpose(), frame).await;
         let total = self.clock.now().since(start);
-        let Carried { frame, relay } = match carried {
+        let Carried { frame, relay, connecting } = match carried {
             Ok(carried) => carried,
             Err(error) => {
                 stages.add(Stage::Network, total);
                 return Err(error.into());
             }
         };
-        let relay = relay.min(total);
+        let connecting = connecting.min(total);
+        stages.add(Stage::Connect, connecting);
+        let relay = relay.min(total.saturating_sub(connecting));
         stages.add(Stage::Relay, relay);
         let read = channel.read(&frame);
-        let mut within = relay;
+        let mut within = connecting.saturating_add(relay);
         if let Ok(Some(answer)) = &read {
             for stage in Stage::ALL {
                 stages.add(stage, Duration::from_nanos(answer.stages.ns(stage)));
@@ -191,6 +207,8 @@ impl From<CarryError> for Refusal {
             CarryError::NoLeader => Failure::NoLeader,
             CarryError::Unauthorized => Failure::Unauthorized,
             CarryError::RateLimited => Failure::RateLimited,
+            CarryError::NoPort => Failure::NoPort,
+            CarryError::NoFile => Failure::NoFile,
             CarryError::Refused(ChannelRefusal::NoSuchChannel) => Failure::NoSuchChannel,
             CarryError::Refused(_) | CarryError::BadReply => Failure::BadChannel,
         })
@@ -207,6 +225,8 @@ impl fmt::Display for CarryError {
             Self::RateLimited => "the relay's rate limit is reached",
             Self::Refused(refusal) => refusal.describe(),
             Self::BadReply => "what came back is not what a relay says",
+            Self::NoPort => Failure::NoPort.describe(),
+            Self::NoFile => Failure::NoFile.describe(),
         })
     }
 }

@@ -87,7 +87,7 @@ fn what_the_vault_does_not_account_for_is_the_server_stage() {
         ) -> Result<Carried, CarryError> {
             let frame = self.0.answer(account, purpose, &frame).await;
             let frame = frame.map_err(CarryError::Refused)?;
-            Ok(Carried { frame, relay: Duration::ZERO })
+            Ok(Carried::shared(frame, Duration::ZERO))
         }
     }
     let bench = Bench::new(Suite::Ristretto255Sha512);

@@ -90,7 +90,7 @@ impl Carrier for Relay<'_> {
         let reply = self.fleet.answer(account, purpose, &frame).await;
         self.seen.lock().unwrap().push(Seen { account, purpose, frame, reply: reply.clone() });
         self.bench.advance(way);
-        reply.map(|frame| Carried { frame, relay }).map_err(CarryError::Refused)
+        reply.map(|frame| Carried::shared(frame, relay)).map_err(CarryError::Refused)
     }
 }
 
