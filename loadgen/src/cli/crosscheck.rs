@@ -70,7 +70,8 @@ fn write(
     let html = vaultmark_dashboards::crosscheck_html(&done.found);
     let html = html.map_err(|error| failed(&folder, &error))?;
     let page = folder.join("crosscheck.html");
-    for (path, text) in [(folder.join("crosscheck.json"), format!("{json:#}\n")), (page.clone(), html)]
+    for (path, text) in
+        [(folder.join("crosscheck.json"), format!("{json:#}\n")), (page.clone(), html)]
     {
         std::fs::write(&path, text).map_err(|error| failed(&path, &error))?;
     }

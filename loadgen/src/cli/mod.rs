@@ -22,8 +22,8 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 pub use args::{
-    CheckArgs, CompletionsArgs, CrosscheckArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs, OverrideArgs,
-    ReportArgs, RunArgs,
+    CheckArgs, CompletionsArgs, CrosscheckArgs, DoctorArgs, GlobalArgs, InitArgs, ListArgs,
+    OverrideArgs, ReportArgs, RunArgs,
 };
 pub use client::ClientArgs;
 pub use entry::main;

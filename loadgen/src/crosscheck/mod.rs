@@ -130,7 +130,9 @@ fn closed(scenario: &Scenario) -> Result<Closed, Vec<String>> {
         );
     }
     if !scenario.faults.is_empty() {
-        mistakes.push("faults would meet the three measurements differently: leave them out".to_owned());
+        mistakes.push(
+            "faults would meet the three measurements differently: leave them out".to_owned(),
+        );
     }
     let [load] = scenario.loads.as_slice() else {
         mistakes.push(format!("it has {} loads: goose is given exactly one", scenario.loads.len()));
@@ -174,8 +176,10 @@ fn measured(
 fn side(name: &str, time: Time, bundle: &Bundle) -> Side {
     let (mut all, mut unexpected) = (hist::new_histogram(), 0);
     for (operation, outcome) in pairs() {
-        let Some(times) =
-            bundle.totals.as_ref().and_then(|totals| totals.times(operation.name(), outcome.name()))
+        let Some(times) = bundle
+            .totals
+            .as_ref()
+            .and_then(|totals| totals.times(operation.name(), outcome.name()))
         else {
             continue;
         };
@@ -248,8 +252,7 @@ fn certificate(
     let path = file.certificate.clone().unwrap_or_default();
     let pem = std::fs::read(&path)?;
     let read = Certificate::from_pem(&pem);
-    read.map(Some)
-        .map_err(|error| CrosscheckError::Goose(format!("{}: {error}", path.display())))
+    read.map(Some).map_err(|error| CrosscheckError::Goose(format!("{}: {error}", path.display())))
 }
 
 fn side_of_goose(

@@ -121,8 +121,11 @@ impl Fleet {
         let host = file.url.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let here = bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        if !here && host != "localhost" {
-            let why = format!("{host} is not this machine: load is offered to it alone");
+        if !spec.elsewhere && !here && host != "localhost" {
+            let why = format!(
+                "{host} is not this machine, which load is offered to alone; target.elsewhere = true says that its \
+                 owner has agreed"
+            );
             return Err(TargetError::other(&why));
         }
         let control = file.control.as_deref().map(Control::new);

@@ -105,6 +105,8 @@ pub struct RemoteSpec {
     pub url: Option<String>,
     /// Its client file; `None`: the one that `VAULTMARK_FLEET` names.
     pub fleet: Option<String>,
+    /// Whether it may be another machine than this one: its owner has agreed.
+    pub elsewhere: bool,
 }
 
 /// The `hsm` of a scenario, or `--hsm`: a device that `vaultmark hsm list` names, or a file's.

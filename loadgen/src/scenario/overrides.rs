@@ -228,7 +228,7 @@ fn set_fleet(root: &mut Node, key: &str, node: Node) {
     let origin = node.origin.clone();
     let target = root.child_mut("target", &origin);
     if let Value::Table(entries) = &mut target.value {
-        entries.retain(|entry| matches!(entry.key.as_str(), "url" | "fleet"));
+        entries.retain(|entry| matches!(entry.key.as_str(), "url" | "fleet" | "elsewhere"));
     }
     *target.child_mut(key, &origin) = node;
 }

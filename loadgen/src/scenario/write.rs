@@ -87,7 +87,10 @@ fn target(out: &mut String, target: &TargetSpec) -> fmt::Result {
             // Without it a replica takes the adapter's own number, which the machine decides.
             hsm_sessions.map_or(Ok(()), |sessions| writeln!(out, "hsm_sessions = {sessions}"))
         }
-        TargetSpec::Remote(RemoteSpec { url, fleet }) => {
+        TargetSpec::Remote(RemoteSpec { url, fleet, elsewhere }) => {
+            if *elsewhere {
+                writeln!(out, "elsewhere = true")?;
+            }
             if let Some(url) = url {
                 writeln!(out, "url = {}", text(url))?;
             }

@@ -29,6 +29,7 @@ use crate::vault::{AccountId, Failure, Refusal};
 mod client_file;
 mod direct;
 mod error;
+mod handed;
 mod http;
 mod own;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub(crate) use client_file::fuzz_client_file_seeds;
 pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
 pub use error::RemoteError;
+pub use handed::{Handed, HandedOperation, Letter};
 pub use http::{CONNECTIONS, HttpCarrier, TokenSource};
 #[doc(hidden)]
 pub use own::fuzz_http_reply;
@@ -121,7 +123,7 @@ pub struct RemoteVault<C = Connections> {
 struct Inner<C> {
     carrier: Arc<C>,
     fleet_key: ChannelPublicKey,
-    people: People,
+    people: Arc<People>,
     clock: Arc<dyn Clock>,
 }
 
@@ -200,15 +202,29 @@ impl<C: Reach> RemoteVault<C> {
         let inner = Inner {
             carrier: Arc::new(carrier),
             fleet_key: file.fleet_key,
-            people: people.map_err(|error| match error {
+            people: Arc::new(people.map_err(|error| match error {
                 PeopleError::Threads(why) => RemoteError::Threads(why),
                 PeopleError::Keys(why) => RemoteError::Keys(file.suite, why),
                 PeopleError::KeysFile(why) => RemoteError::KeysFile(why),
-            })?,
+            })?),
             clock,
         };
         let in_flight = config.registrations_in_flight.max(1);
         Ok(Self { inner: Arc::new(inner), handle, in_flight, runtime })
+    }
+
+    /// The same people, whose frames another carrier takes.
+    #[must_use]
+    pub fn by<D: Reach>(&self, carrier: D) -> RemoteVault<D> {
+        let Inner { fleet_key, people, clock, .. } = &*self.inner;
+        let inner = Inner {
+            carrier: Arc::new(carrier),
+            fleet_key: *fleet_key,
+            people: Arc::clone(people),
+            clock: Arc::clone(clock),
+        };
+        let (handle, in_flight) = (self.handle.clone(), self.in_flight);
+        RemoteVault { inner: Arc::new(inner), handle, in_flight, runtime: None }
     }
 
     /// Registers the accounts of a range of the population, through client, relay and fleet as always.

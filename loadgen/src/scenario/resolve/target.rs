@@ -39,8 +39,10 @@ pub(super) fn target(root: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<
 /// A fleet of processes: `url`, `fleet`, or both, and nothing else. What its vault is made of stands
 /// in its own files.
 fn remote(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarget> {
+    let consent = section.take("elsewhere").map(|field| field.boolean(mistakes));
+    let elsewhere = consent.flatten().unwrap_or(false);
     let url = section.take("url");
-    let address = url.as_ref().map(|field| self::url(field, mistakes));
+    let address = url.as_ref().map(|field| self::url(field, elsewhere, mistakes));
     let fleet = section.take("fleet");
     let path = fleet.as_ref().map(|field| {
         let text = field.text("the path of a client file", mistakes)?;
@@ -57,12 +59,15 @@ fn remote(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<TypedTarg
     section.finish("a target with a url", mistakes);
     let url = address.map_or(Some(None), |url| url.map(Some))?;
     let fleet = path.map_or(Some(None), |fleet| fleet.map(Some))?;
-    Some(TypedTarget { spec: TargetSpec::Remote(RemoteSpec { url, fleet }), first_at: None })
+    Some(TypedTarget {
+        spec: TargetSpec::Remote(RemoteSpec { url, fleet, elsewhere }),
+        first_at: None,
+    })
 }
 
-/// An address of this machine. Load that goes elsewhere is an attack unless its owner agreed, and a
-/// scenario cannot know.
-fn url(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<String> {
+/// An address of this machine. Load that goes elsewhere is an attack unless its owner agreed, which whoever writes
+/// the scenario says.
+fn url(field: &Field<'_>, elsewhere: bool, mistakes: &mut Mistakes) -> Option<String> {
     let allowed = "\"https://127.0.0.1:8443\", or http:// where the relay speaks plaintext";
     let text = field.text(allowed, mistakes)?;
     let Ok(uri) = text.parse::<http::Uri>() else {
@@ -76,9 +81,11 @@ fn url(field: &Field<'_>, mistakes: &mut Mistakes) -> Option<String> {
     }
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !loopback && host != "localhost" {
-        let message = format!("{} is not this machine: load is offered to it alone", quoted(host));
-        field.wrong(message, "localhost, 127.0.0.1 or [::1]", mistakes);
+    if !elsewhere && !loopback && host != "localhost" {
+        let message =
+            format!("{} is not this machine, which load is offered to alone", quoted(host));
+        let hint = "localhost, 127.0.0.1 or [::1]; or elsewhere = true, if its owner has agreed";
+        field.wrong(message, hint, mistakes);
         return None;
     }
     Some(text.to_owned())

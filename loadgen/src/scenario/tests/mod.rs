@@ -133,7 +133,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind = \"embedded\"",
         "url = \"https://host:8443\"",
-        "5:7 target.url: \"host\" is not this machine: load is offered to it alone",
+        "5:7 target.url: \"host\" is not this machine, which load is offered to alone",
     ),
     (
         "kind = \"embedded\"",
@@ -484,7 +484,11 @@ fn other_targets_have_fields_of_their_own() {
     check("kind = \"null\"", Ok(TargetSpec::Null));
     let remote = |url: Option<&str>, fleet: Option<&str>| {
         let text = |text: &str| text.to_owned();
-        Ok(TargetSpec::Remote(RemoteSpec { url: url.map(text), fleet: fleet.map(text) }))
+        Ok(TargetSpec::Remote(RemoteSpec {
+            url: url.map(text),
+            fleet: fleet.map(text),
+            elsewhere: false,
+        }))
     };
     let url = "https://127.0.0.1:8443";
     check("url = \"https://127.0.0.1:8443\"", remote(Some(url), None));
@@ -616,7 +620,11 @@ fn the_command_line_changes_what_the_file_says() {
     });
     let remote = |url: Option<&str>, fleet: Option<&str>| {
         let text = |text: &str| text.to_owned();
-        TargetSpec::Remote(RemoteSpec { url: url.map(text), fleet: fleet.map(text) })
+        TargetSpec::Remote(RemoteSpec {
+            url: url.map(text),
+            fleet: fleet.map(text),
+            elsewhere: false,
+        })
     };
     let url = "http://127.0.0.1:80";
     check(&|it| it.url("--url", url), &|it| it.target = remote(Some(url), None));

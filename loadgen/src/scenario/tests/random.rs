@@ -244,11 +244,13 @@ fn targets(measure: Duration) -> impl Strategy<Value = (TargetSpec, Vec<TimedFau
             faults.sort_by_key(|fault| fault.at);
             (TargetSpec::Embedded { replicas, durable, hsm, suite, hsm_sessions }, faults)
         });
-    let addresses = (0..3_u8, "[a-z/ \"\\\\]{1,9}").prop_map(|(which, path)| {
-        let url = (which > 0).then(|| "https://127.0.0.1:8443".to_owned());
-        let fleet = (which < 2).then_some(path);
-        TargetSpec::Remote(RemoteSpec { url, fleet })
-    });
+    let addresses =
+        (0..3_u8, "[a-z/ \"\\\\]{1,9}", any::<bool>()).prop_map(|(which, path, elsewhere)| {
+            let host = if elsewhere { "vault.example" } else { "127.0.0.1" };
+            let url = (which > 0).then(|| format!("https://{host}:8443"));
+            let fleet = (which < 2).then_some(path);
+            TargetSpec::Remote(RemoteSpec { url, fleet, elsewhere })
+        });
     let remote =
         (addresses, prop::collection::vec((any_fault(), any::<u64>(), any::<bool>()), 0..4))
             .prop_map(move |(target, drawn)| {
