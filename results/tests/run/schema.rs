@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Hsm, ConnectionsResult, LeanResult, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION,
-    StallTruth, State, Violation, ViolationOperation,
+    ConnectionsResult, DeviceResult, FaultMark, Hsm, LeanResult, LoadResult, QuorumResult,
+    Recovery, SCHEMA_VERSION, StallTruth, State, Violation, ViolationOperation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 

@@ -5,7 +5,6 @@
 //! a connection that had ended before the whole request was handed over.
 
 use std::fmt;
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -281,16 +280,14 @@ impl OwnOperation {
 }
 
 impl Carrier for OwnOperation {
-    fn carry(
+    async fn carry(
         &self,
         account: AccountId,
         purpose: Purpose,
         frame: Vec<u8>,
-    ) -> impl Future<Output = Result<Carried, CarryError>> + Send {
-        async move {
-            let asked = timeout(REPLY_TIMEOUT, self.ask(account, purpose, &frame)).await;
-            asked.unwrap_or(Err(CarryError::Unreachable))
-        }
+    ) -> Result<Carried, CarryError> {
+        let asked = timeout(REPLY_TIMEOUT, self.ask(account, purpose, &frame)).await;
+        asked.unwrap_or(Err(CarryError::Unreachable))
     }
 }
 
