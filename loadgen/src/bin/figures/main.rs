@@ -7,6 +7,7 @@ mod devices;
 mod etcd;
 mod fleet;
 mod hsm_commands;
+mod http;
 mod idle;
 mod instrument;
 mod lean;
@@ -104,8 +105,10 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 20] = [
+const FIGURES: [Figure; 22] = [
     idle::MILLION,
+    http::CONNECTED,
+    http::HTTP_COST,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
@@ -273,6 +276,10 @@ fn main() -> ExitCode {
         .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault")))
     {
         return vaultmark::cli::main(std::env::args_os());
+    }
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = http::child(&words) {
+        return code;
     }
     let arguments = Arguments::parse();
     let clock: Arc<dyn Clock> = match SystemClock::start() {

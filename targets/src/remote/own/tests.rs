@@ -231,15 +231,8 @@ fn connections(address: std::net::SocketAddr, kept: u64) -> Arc<OwnConnections> 
         token_key: None,
         control: None,
     };
-    let kept = (0..kept).map(|_| Mutex::default()).collect();
-    Arc::new(OwnConnections {
-        dialer: Dialer::new(&file).unwrap(),
-        authority: address.to_string(),
-        tokens: TokenSource::Given("token".to_owned()),
-        clock: SystemClock::start().unwrap(),
-        kept,
-        turn: AtomicU64::new(0),
-    })
+    let (tokens, clock) = (TokenSource::Given("token".to_owned()), SystemClock::start().unwrap());
+    Arc::new(OwnConnections::with_tokens(&file, tokens, kept, clock).unwrap())
 }
 
 /// Asks so often in each of so many operations of an account that keeps its connection or not.
