@@ -42,7 +42,7 @@ pub(crate) fn connections(run: &Run) -> Option<String> {
         format!("{way} ({}), {over}; {} at a time", told.way, format_count(told.connections));
     let mut add = |count: Option<u64>, what: &str| {
         if let Some(count) = count {
-            let _ = write!(words, ", {} {what}", format_count(count));
+            words.push_str(&format!(", {} {what}", format_count(count)));
         }
     };
     add(told.opened_before, "opened beforehand");

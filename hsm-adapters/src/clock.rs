@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 /// An instant on a clock's own time line: nanoseconds since the clock was made.
@@ -76,11 +76,29 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// (`std::thread::Thread::unpark`), whichever comes first; may return early for no reason.
     fn park_until(&self, at: Moment);
 
+    /// What ends a [`Clock::park_until`] of the calling thread, from anywhere.
+    fn alarm(&self) -> Waker {
+        Waker::from(Arc::new(Unpark(std::thread::current())))
+    }
+
     /// Calendar time at [`Moment::ZERO`].
     fn origin(&self) -> SystemTime;
 
     /// The name that provenance carries.
     fn source(&self) -> &'static str;
+}
+
+/// Unparks a thread.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// The machine's monotonic clock.

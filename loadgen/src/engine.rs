@@ -169,7 +169,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
         let recorder =
             Recorder::new(exchange, plan.start, plan.measure_start(), plan.measure_end());
         Self {
-            slab: Slab::new(places),
+            slab: Slab::new(places, clock.alarm()),
             busy: Busy::new(&plan),
             recorder,
             guesses: guesses(&plan),

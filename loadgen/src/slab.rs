@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -41,7 +40,7 @@ struct Slot<F, N> {
 #[derive(Debug)]
 struct Ready {
     places: ArrayQueue<Place>,
-    worker: Thread,
+    alarm: Waker,
 }
 
 #[derive(Debug)]
@@ -61,17 +60,17 @@ impl Wake for PlaceWaker {
             // Never full: there is room for every place, and each is queued at most once.
             let pushed = self.ready.places.push(self.place);
             debug_assert!(pushed.is_ok(), "a place is queued once");
-            self.ready.worker.unpark();
+            self.ready.alarm.wake_by_ref();
         }
     }
 }
 
 impl<F: Future, N> Slab<F, N> {
-    /// `places` places, for the calling thread to poll.
+    /// `places` places, for the calling thread to poll; `alarm` wakes it.
     #[must_use]
-    pub fn new(places: usize) -> Self {
+    pub fn new(places: usize, alarm: Waker) -> Self {
         let queue = ArrayQueue::new(places.max(1));
-        let ready = Arc::new(Ready { places: queue, worker: std::thread::current() });
+        let ready = Arc::new(Ready { places: queue, alarm });
         let slot = |place| {
             let queued = AtomicBool::new(false);
             let wake = Arc::new(PlaceWaker { place, queued, ready: Arc::clone(&ready) });
@@ -180,7 +179,7 @@ mod tests {
 
     #[test]
     fn places_are_taken_freed_and_kept_in_order() {
-        let mut slab = Slab::new(3);
+        let mut slab = Slab::new(3, Waker::noop().clone());
         let senders = [(); 3].map(|()| tokio::sync::oneshot::channel::<u32>());
         let mut ends = Vec::new();
         for (n, (sender, receiver)) in senders.into_iter().enumerate() {

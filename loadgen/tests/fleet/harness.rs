@@ -150,6 +150,12 @@ impl Fleet {
         pids.chain([u64::from(self.up.id())]).collect()
     }
 
+    /// The process of its relay.
+    pub(crate) fn relay_pid(&self) -> rustix::process::Pid {
+        let pid = self.said["relay_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.and_then(rustix::process::Pid::from_raw).expect("a pid")
+    }
+
     /// Ends it as Ctrl-C does; its exit code.
     pub(crate) fn end(mut self) -> (Option<i32>, TempDir) {
         let pid = i32::try_from(self.up.id()).ok().and_then(rustix::process::Pid::from_raw);

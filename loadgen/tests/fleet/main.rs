@@ -6,3 +6,4 @@ mod chaos;
 mod client;
 mod harness;
 mod life;
+mod ways;

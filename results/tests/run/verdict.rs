@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use vaultmark_results::model::{
-    DeviceResult, FaultMark, Instrument, LoadResult, QuorumResult, Recovery, Verdict, Violation,
+    ConnectionsResult, DeviceResult, FaultMark, Instrument, LoadResult, QuorumResult, Recovery,
+    Verdict, Violation,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -227,6 +228,24 @@ fn an_instrument_at_fault_invalidates_whatever_the_rules_say() {
             unjudged,
         ],
     );
+    let run = judged(&[broken], &good(), |_, run| {
+        run.connections =
+            Some(ConnectionsResult { no_port: 1_200, no_file: 1, ..ConnectionsResult::default() });
+    });
+    check(
+        &run,
+        Verdict::Invalid,
+        &[
+            "the instrument could not connect: its machine lacked a port 1,200 times (EADDRNOTAVAIL, EADDRINUSE) and \
+             a file descriptor 1 times (EMFILE)",
+            unjudged,
+        ],
+    );
+    let run = judged(&[broken], &good(), |_, run| {
+        run.connections =
+            Some(ConnectionsResult { failed: Some(9), ..ConnectionsResult::default() });
+    });
+    assert_eq!(run.verdict, Some(Verdict::Fail), "that nobody answers is the target's doing");
 
     for rule in ["recover-wrong.response.p50 < 1s", "recover.refused.response.p50 < 1s"] {
         let run = judged(&[broken, rule], &good(), |_, _| {});

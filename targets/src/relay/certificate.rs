@@ -46,7 +46,7 @@ pub fn generate(certificate: &Path, key: &Path, clock: &dyn Clock) -> Result<(),
 }
 
 /// TLS 1.2 and 1.3 with ring, HTTP/2 before HTTP/1.1.
-pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
+pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
     let failed =
         |why: &dyn ToString| RelayError::Certificate(certificate.to_owned(), why.to_string());
     let chain = CertificateDer::pem_file_iter(certificate)

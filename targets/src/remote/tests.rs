@@ -110,8 +110,13 @@ impl Fixture {
     }
 
     fn connect(&self) -> RemoteVault {
+        self.connect_by(ConnectionWay::Multiplexed)
+    }
+
+    fn connect_by(&self, way: ConnectionWay) -> RemoteVault {
         let clock = Arc::<SystemClock>::clone(&self.clock);
-        RemoteVault::connect(&self.file, self.config(), clock).unwrap()
+        let config = RemoteConfig { way, ..self.config() };
+        RemoteVault::connect(&self.file, config, clock).unwrap()
     }
 }
 
@@ -184,6 +189,93 @@ fn people_register_and_recover_through_relay_and_channel() {
         let clock = Arc::<SystemClock>::clone(&it.clock);
         let direct = RemoteVault::over(Direct::new(router), &it.file, it.config(), clock).unwrap();
         live(&direct, false);
+    }
+}
+
+#[test]
+fn every_way_does_the_same_and_tells_what_it_opened() {
+    use Operation::{Recover, RecoverWrong};
+    for is_tls in [false, true] {
+        let it = Fixture::start(is_tls, RelayLimits::for_benchmarks());
+        for way in ConnectionWay::ALL {
+            let vault = it.connect_by(way);
+            vault.register_population(0..4, |_| ControlFlow::Continue(())).unwrap();
+            let mut told = Vec::new();
+            let open = vault.open_kept(|done| {
+                told.push(done);
+                ControlFlow::Continue(())
+            });
+            assert!(open.is_ok());
+            assert_eq!(told, if way == ConnectionWay::Kept { vec![1, 2, 3, 4] } else { vec![] });
+            live(&vault, true);
+            let before = vault.connection_counts();
+            let asked = [(Recover, 0, true), (RecoverWrong, 3, false), (Recover, 2, true)];
+            for (number, (operation, account, good)) in (50..).zip(asked) {
+                let reply = perform(&vault, operation, account, number);
+                let expected = if good { Outcome::Complete } else { Outcome::Refused };
+                assert_eq!(reply.outcome, expected, "{way}: {reply:?}");
+                let connecting = reply.stages.ns(Stage::Connect) > 0;
+                assert_eq!(connecting, way == ConnectionWay::Fresh, "{way}: {reply:?}");
+            }
+            let Some((before, after)) = before.zip(vault.connection_counts()) else {
+                assert_eq!(way, ConnectionWay::Multiplexed);
+                continue;
+            };
+            // One for an operation's two requests, or none.
+            let (opened, open) = if way == ConnectionWay::Fresh { (3, 0) } else { (0, 4) };
+            assert_eq!(after.opened - before.opened, opened, "{way}: {after:?}");
+            assert_eq!(after.handshakes - before.handshakes, if is_tls { opened } else { 0 });
+            assert_eq!(
+                (after.open, after.resumed, after.reopened),
+                (open, 0, 0),
+                "{way}: {after:?}"
+            );
+            assert_eq!(vault.tls_version(), is_tls.then_some("TLS 1.3"));
+        }
+    }
+}
+
+#[test]
+fn a_relay_that_closes_idle_connections_costs_new_ones_and_nothing_else() {
+    let mut limits = RelayLimits::for_benchmarks();
+    limits.idle_timeout_ms = 30;
+    let it = Fixture::start(false, limits);
+    let vault = it.connect_by(ConnectionWay::Kept);
+    vault.register_population(0..4, |_| ControlFlow::Continue(())).unwrap();
+    let mut reopened = 0;
+    for number in 0.. {
+        assert_eq!(perform(&vault, Operation::Recover, 0, number).outcome, Outcome::Complete);
+        reopened = vault.connection_counts().unwrap().reopened;
+        if reopened > 0 {
+            break;
+        }
+        // Longer each time, until it is longer than the relay's patience.
+        let pause = it.clock.now().after(Duration::from_millis(20 * (number + 1)));
+        while it.clock.now() < pause {
+            it.clock.park_until(pause);
+        }
+    }
+    assert_eq!(reopened, 1);
+}
+
+#[test]
+fn a_relay_that_is_gone_is_told_in_every_way() {
+    for way in ConnectionWay::ALL {
+        let it = Fixture::start(false, RelayLimits::for_benchmarks());
+        let vault = it.connect_by(way);
+        vault.register_population(0..4, |_| ControlFlow::Continue(())).unwrap();
+        vault.open_kept(|_| ControlFlow::Continue(())).unwrap();
+        let Fixture { _stop, _runtime, .. } = it;
+        drop((_stop, _runtime));
+        for account in 0..4 {
+            let reply = perform(&vault, Operation::Recover, account, account);
+            let unreachable = Some(Failure::Unreachable.describe());
+            assert_eq!(
+                (reply.outcome, reply.error.as_deref()),
+                (Outcome::Failed, unreachable),
+                "{way}"
+            );
+        }
     }
 }
 

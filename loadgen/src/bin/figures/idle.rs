@@ -34,7 +34,7 @@ const FEW: u32 = 1_000;
 const LENGTH: Duration = Duration::from_secs(4);
 
 /// Resident memory in bytes.
-fn resident() -> Result<u64, String> {
+pub(crate) fn resident() -> Result<u64, String> {
     let statm = std::fs::read_to_string("/proc/self/statm").map_err(|error| error.to_string())?;
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);

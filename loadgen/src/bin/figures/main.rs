@@ -7,6 +7,7 @@ mod devices;
 mod etcd;
 mod fleet;
 mod hsm_commands;
+mod http;
 mod idle;
 mod instrument;
 mod lean;
@@ -104,8 +105,10 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 21] = [
+const FIGURES: &[Figure] = &[
     idle::MILLION,
+    http::CONNECTED,
+    http::HTTP_COST,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
@@ -281,6 +284,10 @@ fn main() -> ExitCode {
     {
         return vaultmark::cli::main(std::env::args_os());
     }
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = http::child(&words) {
+        return code;
+    }
     let arguments = Arguments::parse();
     let clock: Arc<dyn Clock> = match SystemClock::start() {
         Ok(clock) => clock,
@@ -298,7 +305,7 @@ fn main() -> ExitCode {
         FIGURES.iter().filter(|one| arguments.names.iter().any(|name| one.name == *name)).collect()
     };
     if chosen.is_empty() {
-        for figure in &FIGURES {
+        for figure in FIGURES {
             lab.say(&format!(
                 "{:<20} {} {}  {}",
                 figure.name, figure.bound, figure.unit, figure.what

@@ -195,6 +195,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "[phases]",
+        "[client]\nconnections = \"keptt\"\n[phases]",
+        "9:15 client.connections: \"keptt\" is not a way to connect [kept]",
+    ),
+    (
+        "[phases]",
+        "[client]\nconnections = \"kept\"\n[phases]",
+        "9:15 client.connections: this kind of target is reached without connections",
+    ),
+    (
+        "[phases]",
         "[client]\nfidelity = \"full\"\nfull_every = 8\n[phases]",
         "10:14 client.full_every: only of lean clients a sample does every step",
     ),

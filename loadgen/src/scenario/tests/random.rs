@@ -32,13 +32,14 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         1..=1_000_000_u32,
         prop::sample::select(&Stretching::ALL),
         1_000_000..=60_000_000_000_u64,
+        prop::sample::select(&ConnectionWay::ALL),
     )
-        .prop_map(|(fidelity, full_every, stretching, ns)| Client {
+        .prop_map(|(fidelity, full_every, stretching, ns, connections)| Client {
             fidelity,
             full_every: if fidelity == Fidelity::Lean { full_every } else { 64 },
             stretching,
             timeout: Duration::from_nanos(ns),
-            connections: ConnectionWay::default(),
+            connections,
         });
     let share = || 0_u32..=1_000_000;
     let validity = (share(), 0..=60_000_000_000_u64, share(), share()).prop_map(
@@ -71,7 +72,10 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         })
         .prop_map(|(head, body, (target, faults), slos)| {
             let (name, question, seed) = head;
-            let (population, client, phases, loads, validity) = body;
+            let (population, mut client, phases, loads, validity) = body;
+            if !matches!(target, TargetSpec::Remote(_)) {
+                client.connections = ConnectionWay::default();
+            }
             Scenario {
                 name,
                 question,

@@ -5,7 +5,6 @@
 //! a connection that had ended before the whole request was handed over.
 
 use std::fmt;
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +73,19 @@ impl OwnConnections {
     /// # Errors
     /// The token key or the certificate cannot be read.
     pub fn new(file: &ClientFile, kept: u64, clock: Arc<dyn Clock>) -> Result<Self, RemoteError> {
-        let tokens = TokenSource::minting(file)?;
+        Self::with_tokens(file, TokenSource::minting(file)?, kept, clock)
+    }
+
+    /// The same, with tokens from elsewhere.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub fn with_tokens(
+        file: &ClientFile,
+        tokens: TokenSource,
+        kept: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RemoteError> {
         let authority = file.url.authority().map(ToString::to_string);
         let authority = authority.ok_or_else(|| RemoteError::Url(file.url.to_string()))?;
         let kept = (0..kept).map(|_| Mutex::default()).collect();
@@ -147,7 +158,8 @@ impl OwnConnections {
     }
 
     /// The connection of an operation of this account.
-    pub(super) fn begin(self: &Arc<Self>, account: u64) -> OwnOperation {
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, account: u64) -> OwnOperation {
         let kept = self.kept(account);
         let seat = kept.map(|at| std::mem::replace(&mut *self.seat(at), Seat::Lent));
         // A second operation of an account at a time has a connection of its own, and nobody keeps it.
@@ -281,16 +293,14 @@ impl OwnOperation {
 }
 
 impl Carrier for OwnOperation {
-    fn carry(
+    async fn carry(
         &self,
         account: AccountId,
         purpose: Purpose,
         frame: Vec<u8>,
-    ) -> impl Future<Output = Result<Carried, CarryError>> + Send {
-        async move {
-            let asked = timeout(REPLY_TIMEOUT, self.ask(account, purpose, &frame)).await;
-            asked.unwrap_or(Err(CarryError::Unreachable))
-        }
+    ) -> Result<Carried, CarryError> {
+        let asked = timeout(REPLY_TIMEOUT, self.ask(account, purpose, &frame)).await;
+        asked.unwrap_or(Err(CarryError::Unreachable))
     }
 }
 

@@ -231,15 +231,8 @@ fn connections(address: std::net::SocketAddr, kept: u64) -> Arc<OwnConnections> 
         token_key: None,
         control: None,
     };
-    let kept = (0..kept).map(|_| Mutex::default()).collect();
-    Arc::new(OwnConnections {
-        dialer: Dialer::new(&file).unwrap(),
-        authority: address.to_string(),
-        tokens: TokenSource::Given("token".to_owned()),
-        clock: SystemClock::start().unwrap(),
-        kept,
-        turn: AtomicU64::new(0),
-    })
+    let (tokens, clock) = (TokenSource::Given("token".to_owned()), SystemClock::start().unwrap());
+    Arc::new(OwnConnections::with_tokens(&file, tokens, kept, clock).unwrap())
 }
 
 /// Asks so often in each of so many operations of an account that keeps its connection or not.
@@ -273,113 +266,58 @@ fn asked(
     })
 }
 
+/// What requests end with, connections that were opened and reopened, and requests that the server read.
+type Seen = (Vec<Result<Vec<u8>, CarryError>>, (u64, u64), u64);
+
+#[track_caller]
+fn check(name: &str, (script, keeps, operations): (Vec<Vec<Does>>, bool, &[usize]), seen: Seen) {
+    let (ended, counts, read) = asked(script, keeps, operations);
+    assert_eq!((ended, (counts.opened, counts.reopened), read), seen, "{name}: {counts:?}");
+    assert!(counts.open <= u64::from(keeps), "{name}: {counts:?}");
+}
+
+fn ok() -> Result<Vec<u8>, CarryError> {
+    Ok(b"ok".to_vec())
+}
+
 #[test]
-fn servers_that_do_not_behave() {
-    let ok = || Ok(b"ok".to_vec());
+fn connections_are_kept_or_fresh_whatever_the_server_thinks_of_it() {
+    check("kept", (vec![vec![OK; 4]], true, &[2, 2]), (vec![ok(); 4], (1, 0), 4));
+    check("fresh", (vec![vec![OK; 2]; 2], false, &[2, 2]), (vec![ok(); 4], (2, 0), 4));
+    let closes = || vec![vec![OK]; 3];
+    check("closes, kept", (closes(), true, &[2, 1]), (vec![ok(); 3], (3, 2), 3));
+    check("closes, fresh", (closes(), false, &[2, 1]), (vec![ok(); 3], (3, 1), 3));
+    check("says so", (vec![vec![OK_CLOSE]; 2], true, &[2]), (vec![ok(); 2], (2, 1), 2));
+    let busy = Does::Says(b"HTTP/1.1 503 No\r\nContent-Length: 16\r\n\r\n{\"error\":\"busy\"}");
+    let refused = vec![Err(CarryError::Busy), ok()];
+    check("refuses", (vec![vec![busy, OK]], true, &[2]), (refused, (1, 0), 2));
+}
+
+#[test]
+fn what_may_have_arrived_is_not_asked_again() {
     let gone = || Err(CarryError::Unreachable);
     let bad = || Err(CarryError::BadReply);
-    let busy = b"HTTP/1.1 503 No\r\nContent-Length: 16\r\n\r\n{\"error\":\"busy\"}";
-    let says = Does::Says;
-    type Case = (&'static str, Vec<Vec<Does>>, bool, Vec<usize>);
-    let cases: Vec<(Case, Vec<Result<Vec<u8>, CarryError>>, (u64, u64), u64)> = vec![
-        // Script of each connection, kept or not, requests of each operation; what they end with; how many
-        // connections were opened and reopened; how many requests the server read.
-        (("kept", vec![vec![OK; 4]], true, vec![2, 2]), vec![ok(), ok(), ok(), ok()], (1, 0), 4),
-        (("fresh", vec![vec![OK; 2]; 2], false, vec![2, 2]), vec![ok(); 4], (2, 0), 4),
-        (
-            ("closes after each, kept", vec![vec![OK]; 3], true, vec![2, 1]),
-            vec![ok(); 3],
-            (3, 2),
-            3,
-        ),
-        (
-            ("closes after each, fresh", vec![vec![OK]; 3], false, vec![2, 1]),
-            vec![ok(); 3],
-            (3, 1),
-            3,
-        ),
-        (("says that it closes", vec![vec![OK_CLOSE]; 2], true, vec![2]), vec![ok(); 2], (2, 1), 2),
-        // What may have arrived is not asked again.
-        (
-            ("reads and closes", vec![vec![Does::ReadsAndCloses], vec![OK]], true, vec![1, 1]),
-            vec![gone(), ok()],
-            (2, 1),
-            2,
-        ),
-        (
-            ("resets", vec![vec![OK, Does::Resets], vec![OK]], true, vec![2, 1]),
-            vec![ok(), gone(), ok()],
-            (2, 1),
-            3,
-        ),
-        (("closes at once", vec![vec![Does::Closes]], false, vec![1]), vec![gone()], (1, 0), 0),
-        (
-            (
-                "half a reply",
-                vec![vec![says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")]],
-                true,
-                vec![1],
-            ),
-            vec![gone()],
-            (1, 0),
-            1,
-        ),
-        (
-            (
-                "garbage",
-                vec![vec![says(b"\x15\x03\x01\0\x02\x02\x46")], vec![OK]],
-                true,
-                vec![1, 1],
-            ),
-            vec![bad(), ok()],
-            (2, 1),
-            2,
-        ),
-        (
-            (
-                "two replies",
-                vec![vec![says(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n",
-                )]],
-                true,
-                vec![1],
-            ),
-            vec![bad()],
-            (1, 0),
-            1,
-        ),
-        (
-            ("refuses", vec![vec![says(busy), OK]], true, vec![2]),
-            vec![Err(CarryError::Busy), ok()],
-            (1, 0),
-            2,
-        ),
-        (
-            (
-                "no words of a relay",
-                vec![vec![says(b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nwhy")]],
-                true,
-                vec![1],
-            ),
-            vec![bad()],
-            (1, 0),
-            1,
-        ),
-        // Its connection goes with whoever has given up.
-        (
-            ("hangs", vec![vec![Does::Hangs], vec![OK]], true, vec![1, 1]),
-            vec![gone(), ok()],
-            (2, 1),
-            2,
-        ),
-    ];
-    for ((name, script, keeps, operations), expected, (opened, reopened), requests) in cases {
-        let (ended, counts, read) = asked(script, keeps, &operations);
-        assert_eq!(ended, expected, "{name}");
-        assert_eq!((counts.opened, counts.reopened), (opened, reopened), "{name}: {counts:?}");
-        assert_eq!(read, requests, "{name}");
-        assert!(counts.open <= u64::from(keeps), "{name}: {counts:?}");
+    // And the connection on which it happened is not used again.
+    for (name, first, ended) in [
+        ("reads and closes", Does::ReadsAndCloses, gone()),
+        ("resets", Does::Resets, gone()),
+        ("hangs", Does::Hangs, gone()),
+        ("half", Does::Says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal"), gone()),
+        ("garbage", Does::Says(b"\x15\x03\x01\0\x02\x02\x46"), bad()),
+        ("two", Does::Says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 "), bad()),
+        ("words", Does::Says(b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nwhy"), bad()),
+    ] {
+        for before in 0..2 {
+            let script = vec![[vec![OK; before], vec![first]].concat(), vec![OK]];
+            let expected = [vec![ok(); before], vec![ended.clone(), ok()]].concat();
+            // A refusal of nobody's is a whole reply: its connection is as good as before.
+            let opened = if name == "words" { (1, 0) } else { (2, 1) };
+            let script = if name == "words" { vec![script.concat()] } else { script };
+            let seen = (expected, opened, before as u64 + 2);
+            check(name, (script, true, &[before + 1, 1]), seen);
+        }
     }
+    check("closes at once", (vec![vec![Does::Closes]], false, &[1]), (vec![gone()], (1, 0), 0));
 }
 
 #[test]
@@ -391,7 +329,8 @@ fn nobody_there() {
         assert!(matches!(own.reach().await, Err(RemoteError::Unreachable(..))));
         let opened = own.open_kept(|_| ControlFlow::Continue(())).await;
         assert!(matches!(opened, Err(RemoteError::Kept(0, _))), "{opened:?}");
-        let carried = own.begin(0).carry(AccountId::synthetic(1), Purpose::Recover, Vec::new());
+        let operation = own.begin(0);
+        let carried = operation.carry(AccountId::synthetic(1), Purpose::Recover, Vec::new());
         assert_eq!(carried.await.map(drop), Err(CarryError::Unreachable));
         let expected = ConnectionCounts { failed: 3, ..ConnectionCounts::default() };
         assert_eq!(own.counts(), expected);
