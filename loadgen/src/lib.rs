@@ -18,5 +18,6 @@ pub mod recorder;
 pub mod recovery;
 pub mod run;
 pub mod scenario;
+pub mod search;
 pub mod slab;
 pub mod workload;
