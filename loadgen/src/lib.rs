@@ -20,4 +20,5 @@ pub mod run;
 pub mod scenario;
 pub mod search;
 pub mod slab;
+pub mod sweep;
 pub mod workload;

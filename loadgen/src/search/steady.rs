@@ -1,0 +1,208 @@
+//! Whether a run was in a steady state: by its own seconds, not by a stopwatch set beforehand.
+//!
+//! The test is MSER (White, Simulation 69(6), 1997): cut off the first d seconds so that the standard error of
+//! the mean of the rest is least. In a steady run little is gained by cutting; a run that begins cold is cut where
+//! it has warmed up; one that drifts to its end is cut ever later, and a cut in the second half says that no
+//! steady state was reached (Hoad, Robinson and Davies, JORS 61, 2010, who found it the best of 46 methods).
+//! A second's median is a batch of a second's operations, so that no batches of five are needed. What is too
+//! small to matter to the limit is not called a drift, however sure it is.
+
+use std::time::Duration;
+
+use vaultmark_results::bundle::Second;
+use vaultmark_results::phase::Phase;
+use vaultmark_results::units::{float, format_duration, whole};
+
+/// Seconds that a test needs: of fewer, half is too few to tell anything.
+const SECONDS_MIN: usize = 8;
+/// A change of the mean by less than this share of it is nobody's concern.
+const SHARE: f64 = 0.2;
+/// Nor is one by less than this share of the limit.
+const SHARE_OF_LIMIT: f64 = 0.05;
+/// MSER's estimate from the last few points is chance: a quarter of them always stays.
+const REST: usize = 4;
+
+/// What the seconds say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Steadiness {
+    /// Nothing drifts that matters.
+    Steady,
+    /// It began otherwise than it went on: the warm-up was too short. In words.
+    Settling(String),
+    /// It was growing to its end: there is no steady state at this rate. In words.
+    Growing(String),
+    /// Too short to tell.
+    TooShort,
+}
+
+/// Looks at the seconds of the measurement phase. `operation` is the one whose median is looked at, `limit`
+/// what its times have to stay below.
+#[must_use]
+pub fn steadiness(seconds: &[Second], operation: &str, limit: Duration) -> Steadiness {
+    let measured = |second: &&Second| {
+        second.phase == Phase::Measure.name() && second.measured_ns * 2 >= second.length_ns
+    };
+    let seconds: Vec<&Second> = seconds.iter().filter(measured).collect();
+    if seconds.len() < SECONDS_MIN {
+        return Steadiness::TooShort;
+    }
+    let offered: f64 = seconds.iter().map(|second| float(second.offered)).sum();
+    let length: f64 = seconds.iter().map(|second| float(second.length_ns)).sum();
+    let medians: Vec<f64> = seconds.iter().filter_map(|second| median(second, operation)).collect();
+    // By Little's law, how long those who are waiting or in flight stay: nanoseconds, like the medians.
+    let waiting = |second: &&Second| float(second.in_flight + second.backlog) * length / offered;
+    let queue: Vec<f64> = seconds.iter().map(waiting).collect();
+    let limit = limit.as_secs_f64() * 1e9;
+    let of_medians = (medians.len() >= SECONDS_MIN).then(|| trend(&medians, limit));
+    let of_queue = if offered > 0.0 { trend(&queue, limit) } else { Trend::None };
+    let median = |from: f64, to: f64| {
+        let [from, to] = [from, to].map(|ns| format_duration(whole(ns)));
+        format!("the median response of {operation} went from {from} to {to}")
+    };
+    match (of_medians, of_queue) {
+        (Some(Trend::Growing(from, to)), _) => Steadiness::Growing(median(from, to)),
+        (_, Trend::Growing(from, to)) => {
+            let [from, to] = [from, to].map(|ns| format!("{:.0}", ns * offered / length));
+            let words = format!("operations waiting or in flight went from {from} to {to}");
+            Steadiness::Growing(words)
+        }
+        (Some(Trend::Settling(from, to)), _) => Steadiness::Settling(median(from, to)),
+        _ => Steadiness::Steady,
+    }
+}
+
+/// What most of an operation's expected ends took in a second.
+fn median(second: &Second, operation: &str) -> Option<f64> {
+    let outcomes = second.operations.get(operation)?;
+    let expected = outcomes.values().filter(|times| times.expected);
+    expected.max_by_key(|times| times.count)?.response_ns.p50.map(float)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trend {
+    None,
+    /// Mean before the cut, and after.
+    Settling(f64, f64),
+    /// Mean of the first third, and of the last.
+    Growing(f64, f64),
+}
+
+fn trend(values: &[f64], limit: f64) -> Trend {
+    let matters =
+        |from: f64, to: f64| (to - from).abs() > (SHARE * from.min(to)).max(SHARE_OF_LIMIT * limit);
+    let cut = truncation(values);
+    if cut * 2 > values.len() {
+        let third = values.len() / 3;
+        let (first, last) = (mean(&values[..third]), mean(&values[values.len() - third..]));
+        return match matters(first, last) {
+            true if last > first => Trend::Growing(first, last),
+            true => Trend::Settling(first, last),
+            false => Trend::None,
+        };
+    }
+    let (before, after) = values.split_at(cut);
+    let (before, after) = (mean(before), mean(after));
+    if cut > 0 && matters(before, after) { Trend::Settling(before, after) } else { Trend::None }
+}
+
+/// How many values to cut off at the beginning, by MSER.
+fn truncation(values: &[f64]) -> usize {
+    let n = values.len();
+    let error = |cut: usize| {
+        let rest = &values[cut..];
+        let (mean, count) = (mean(rest), float(u64::try_from(rest.len()).unwrap_or(u64::MAX)));
+        rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (count * count)
+    };
+    let cuts = 0..=n - n.div_ceil(REST);
+    cuts.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(0)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    let count = float(u64::try_from(values.len()).unwrap_or(u64::MAX));
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / count }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vaultmark_results::bundle::SecondTimes;
+    use vaultmark_results::model::Quantiles;
+
+    use super::*;
+    use crate::chance::Chance;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+    const MS: f64 = 1e6;
+
+    /// Seconds of 1,000 arrivals each: medians in milliseconds, and how many are in flight.
+    fn seconds(points: impl IntoIterator<Item = (f64, u64)>) -> Vec<Second> {
+        let second = |(median, in_flight): (f64, u64)| {
+            let response_ns = Quantiles { p50: Some(whole(median * MS)), ..Quantiles::default() };
+            let times =
+                SecondTimes { count: 1_000, expected: true, response_ns, ..SecondTimes::default() };
+            let outcomes = BTreeMap::from([("complete".to_owned(), times)]);
+            Second {
+                phase: "measure".to_owned(),
+                length_ns: 1_000_000_000,
+                measured_ns: 1_000_000_000,
+                offered: 1_000,
+                in_flight,
+                operations: BTreeMap::from([("recover".to_owned(), outcomes)]),
+                ..Second::default()
+            }
+        };
+        points.into_iter().map(second).collect()
+    }
+
+    fn check(points: impl IntoIterator<Item = (f64, u64)>, expected: &str) {
+        let found = steadiness(&seconds(points), "recover", LIMIT);
+        assert!(format!("{found:?}").starts_with(expected), "{found:?}, expected {expected}");
+    }
+
+    #[test]
+    fn a_run_is_told_by_its_seconds() {
+        let flat = |n: u32| (0..n).map(|_| (20.0, 20));
+        check(flat(10), "Steady");
+        check(flat(7), "TooShort");
+        check((0..20).map(|n| (20.0 + f64::from(n) * 5.0, 20)), "Growing(\"the median response");
+        check((0..20).map(|n| (20.0, 20 + n * 5)), "Growing(\"operations waiting");
+        // Caches that were cold, and a queue that had to fill.
+        check([(90.0, 20), (60.0, 20)].into_iter().chain(flat(10)), "Settling");
+        check([(1.0, 20), (4.0, 20)].into_iter().chain(flat(10)), "Settling");
+        check((0..20).map(|n| (120.0 - f64::from(n) * 5.0, 20)), "Settling");
+        // Sure, and too small to matter: by a fifth of its time, by a twentieth of the limit.
+        check((0..20).map(|n| (20.0 + f64::from(n) * 0.15, 20)), "Steady");
+        check((0..20).map(|n| (1.0 + f64::from(n) * 0.15, 1)), "Steady");
+    }
+
+    #[test]
+    fn chance_is_seldom_taken_for_a_drift() {
+        for n in [10, 30] {
+            let mut wrong = 0;
+            for seed in 0..1_000 {
+                let mut dice = Chance::of(seed, 0, 0);
+                let mut noise = || (0..6).map(|_| dice.unit() - 0.5).sum::<f64>() * 0.3;
+                let points = (0..n).map(|_| (40.0 * noise().exp(), 40));
+                let found = steadiness(&seconds(points), "recover", LIMIT);
+                wrong += usize::from(found != Steadiness::Steady);
+            }
+            println!("{wrong} of 1,000 runs of {n} seconds");
+            assert!(wrong <= 60, "{wrong} of 1,000 steady runs of {n} seconds are called a drift");
+        }
+    }
+
+    #[test]
+    fn what_grows_slowly_is_seen_through_noise() {
+        let mut seen = 0;
+        for seed in 0..1_000 {
+            let mut dice = Chance::of(seed, 0, 0);
+            let mut noise = || (0..6).map(|_| dice.unit() - 0.5).sum::<f64>() * 0.2;
+            let points = (0..15).map(|n| ((20.0 + f64::from(n) * 2.5) * noise().exp(), 20));
+            let found = steadiness(&seconds(points), "recover", LIMIT);
+            seen += usize::from(matches!(found, Steadiness::Growing(_)));
+        }
+        println!("{seen} of 1,000 are seen");
+        assert!(seen >= 900, "{seen} of 1,000");
+    }
+}
