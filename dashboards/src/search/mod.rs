@@ -10,7 +10,7 @@ use vaultmark_results::search::{AnswerKind, SearchResult};
 use vaultmark_results::units::{exact_percent, format_rate};
 
 use crate::chart;
-use crate::report::page::{Block, Section, Tile};
+use crate::report::page::{self, Block, Section, Tile};
 use crate::report::{ReportError, glued};
 
 pub use sweep::sweep_html;

@@ -187,7 +187,7 @@ mod tests {
                 let found = steadiness(&seconds(points), "recover", LIMIT);
                 wrong += usize::from(found != Steadiness::Steady);
             }
-            println!("{wrong} of 1,000 runs of {n} seconds");
+            eprintln!("{wrong} of 1,000 runs of {n} seconds");
             assert!(wrong <= 60, "{wrong} of 1,000 steady runs of {n} seconds are called a drift");
         }
     }
@@ -202,7 +202,7 @@ mod tests {
             let found = steadiness(&seconds(points), "recover", LIMIT);
             seen += usize::from(matches!(found, Steadiness::Growing(_)));
         }
-        println!("{seen} of 1,000 are seen");
+        eprintln!("{seen} of 1,000 are seen");
         assert!(seen >= 900, "{seen} of 1,000");
     }
 }

@@ -7,7 +7,7 @@ use super::machine::{Found, Goal};
 
 /// The answer.
 #[must_use]
-pub fn answer(found: Found, goal: &Goal) -> Answer {
+pub(super) fn answer(found: Found, goal: &Goal) -> Answer {
     let confirmed = exact_duration(goal.confirmation);
     match found {
         Found::Rate { rate, above } => Answer {
@@ -68,7 +68,7 @@ pub fn answer(found: Found, goal: &Goal) -> Answer {
 
 /// The answer of a search that was ended.
 #[must_use]
-pub fn stopped(held: Option<f64>, failed: Option<f64>, why: &str) -> Answer {
+pub(super) fn stopped(held: Option<f64>, failed: Option<f64>, why: &str) -> Answer {
     unfinished(held, failed, format!("{why}: {}", so_far(held, failed)))
 }
 
