@@ -126,7 +126,8 @@ fn the_known_knee_of_a_queue_is_found() {
     let place = Place::new();
     let long = ["--window", "2m", "--confirm", "10m"];
     for from in ["8/s", "600/s"] {
-        let arguments = [&["search", "model.toml", "--from", from, "--out", "out"], &long[..]].concat();
+        let arguments =
+            [&["search", "model.toml", "--from", from, "--out", "out"], &long[..]].concat();
         let output = place.run(&arguments);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         let search = place.json("out/search.json");
@@ -179,8 +180,18 @@ fn what_cannot_be_searched_is_told_before_anything_runs() {
     // All of them at once.
     check(
         &[
-            "search", "model.toml", "--duration", "1m", "--confirm", "5s", "--least", "9/s", "--from",
-            "8/s", "--slo", "recover.response.max < 1s",
+            "search",
+            "model.toml",
+            "--duration",
+            "1m",
+            "--confirm",
+            "5s",
+            "--least",
+            "9/s",
+            "--from",
+            "8/s",
+            "--slo",
+            "recover.response.max < 1s",
         ],
         2,
         &["--duration", "--confirm 5s: shorter", "--least 9.00/s", "no upper bound"],
@@ -210,7 +221,8 @@ fn a_rare_operation_makes_the_window_longer() {
 fn a_search_that_is_ended_keeps_what_it_has() {
     for (name, code) in [("-INT", 130), ("-TERM", 143)] {
         let place = Place::new();
-        let arguments = ["search", "null.toml", "--window", "3s", "--out", "out", "--max-runs", "99"];
+        let arguments =
+            ["search", "null.toml", "--window", "3s", "--out", "out", "--max-runs", "99"];
         let mut command = place.command(&arguments);
         let mut child =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
@@ -235,7 +247,8 @@ fn a_search_that_is_ended_keeps_what_it_has() {
 fn a_sweep_runs_every_combination() {
     let place = Place::new();
     let sets = ["--set", "target.servers=1,2", "--set", "load.people.rate=40/s,90/s"];
-    let output = place.run(&[&["sweep", "model.toml", "--out", "out", "--repeat", "2"], &sets[..]].concat());
+    let output =
+        place.run(&[&["sweep", "model.toml", "--out", "out", "--repeat", "2"], &sets[..]].concat());
     let table = said(&output);
     assert_eq!(output.status.code(), Some(99), "one server cannot bear 90/s: {table}");
     for words in ["target.servers  load.people.rate", "2 FAIL", "PASS", "achieved"] {
@@ -254,7 +267,8 @@ fn a_sweep_runs_every_combination() {
     let html = std::fs::read_to_string(place.0.path().join("out/report.html")).expect("a page");
     assert!(html.contains("<svg") && html.contains("runs/01-1/report.html"));
     assert!(place.0.path().join("out/runs/04-2/run.json").exists());
-    let names = ["sweep", "model.toml", "--json", "--set", "load.people.arrival.kind=poisson,constant"];
+    let names =
+        ["sweep", "model.toml", "--json", "--set", "load.people.arrival.kind=poisson,constant"];
     let output = place.run(&names);
     let json: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(json["state"], "finished");

@@ -185,11 +185,11 @@ pub fn place(
 /// A seed of its own for the n-th run, from 0: repeated chance would confirm itself. A fleet keeps its seed, from
 /// which its people follow; its runs draw chance of their own.
 #[must_use]
-pub const fn seed_of(scenario: &Scenario, n: u32) -> u64 {
+pub fn seed_of(scenario: &Scenario, n: u32) -> u64 {
     match scenario.target {
         TargetSpec::Remote(_) => scenario.seed,
         // TOML's integers end at 2^63.
-        _ => scenario.seed.wrapping_add(n as u64) & (u64::MAX >> 1),
+        _ => scenario.seed.wrapping_add(n.into()) & (u64::MAX >> 1),
     }
 }
 
