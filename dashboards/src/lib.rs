@@ -14,5 +14,7 @@ mod words;
 pub use hsm_compare::{CompareInput, compare_html, compare_text};
 pub use input::{Curve, OperationSecond, ReportInput, Second};
 pub use report::{ReportError, report_html};
-pub use search::{probe_line, search_html, sweep_html, sweep_text, word as search_word};
+pub use search::{
+    probe_head, probe_line, search_html, sweep_html, sweep_text, word as search_word,
+};
 pub use terminal::terminal_summary;

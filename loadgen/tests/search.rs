@@ -214,7 +214,10 @@ fn a_rare_operation_makes_the_window_longer() {
     // 25 registrations and three standard deviations more, one in fifty of 20/s.
     assert_eq!(search["probes"][0]["window_s"], 113.0, "{}", search["notes"]);
     let notes = search["notes"].to_string();
-    assert!(notes.contains("instead of 10s: register.response.p90"), "{notes}");
+    assert!(
+        notes.contains("the upper bound of register.response.p90 needs 25 operations"),
+        "{notes}"
+    );
 }
 
 #[test]

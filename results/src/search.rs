@@ -47,6 +47,8 @@ pub struct SearchResult {
     pub rules: Vec<String>,
     /// The operation whose times are shown.
     pub operation: String,
+    /// The quantile of its response time that is judged, or shown where none is: `p99`.
+    pub statistic: String,
     /// What was looked for.
     pub goal: SearchGoal,
     /// Start, RFC 3339 UTC.

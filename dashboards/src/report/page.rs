@@ -57,8 +57,8 @@ impl Table {
         let head = head
             .iter()
             .map(|text| match text.strip_prefix('#') {
-                Some(text) => Column { text, is_number: true },
-                None => Column { text, is_number: false },
+                Some(text) => Column { text: text.to_owned(), is_number: true },
+                None => Column { text: (*text).to_owned(), is_number: false },
             })
             .collect();
         Self { caption: caption.into(), head, rows: Vec::new(), class }
@@ -77,7 +77,7 @@ impl Table {
 /// A column's heading. In [`Table::new`], a `#` in front says that it holds figures.
 #[derive(Debug)]
 pub(crate) struct Column {
-    pub(crate) text: &'static str,
+    pub(crate) text: String,
     pub(crate) is_number: bool,
 }
 

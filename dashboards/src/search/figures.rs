@@ -12,29 +12,62 @@ use vaultmark_results::units::{format_rate, parse_duration, parse_percent, parse
 use crate::chart::{LoadChart, LoadLine, LoadMark, SweepChart, SweepLine};
 use crate::words;
 
-/// The statistic that the first rule on response times judges, and its limit.
+/// The statistic that is judged, and its limit.
 pub(super) fn judged(search: &SearchResult) -> (Statistic, Option<(f64, String)>) {
+    let named = |statistic: &Statistic| statistic.name() == search.statistic;
+    let judged = Statistic::ALL.into_iter().find(named).unwrap_or(Statistic::P99);
     let slos = search.probes.iter().flat_map(|probe| &probe.slos);
-    let mut rules = slos.filter_map(|slo| Rule::parse(&slo.rule).ok());
-    let found = rules.find_map(|rule| match rule {
+    let limit = slos.filter_map(|slo| Rule::parse(&slo.rule).ok()).find_map(|rule| match rule {
         Rule::Quantile { operation, outcome: None, time: Time::Response, statistic, limit }
-            if operation == search.operation =>
+            if operation == search.operation && statistic == judged =>
         {
-            Some((statistic, limit.as_secs_f64() * 1e9))
+            Some(limit.as_secs_f64() * 1e9)
         }
         _ => None,
     });
-    found.map_or((Statistic::P99, None), |(statistic, ns)| {
-        (statistic, Some((ns, format!("{} < {}", statistic.name(), words::mean(ns)))))
-    })
+    let words = |ns| (ns, format!("{} < {}", judged.name(), words::mean(ns)));
+    (judged, limit.map(words))
+}
+
+/// A quantile as it can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shown {
+    /// Nanoseconds.
+    Value(u64),
+    /// It falls among those that did not end as expected.
+    Infinite,
+    /// There were too few operations, or none.
+    Few,
+}
+
+impl Shown {
+    /// A quantile of one operation.
+    pub(super) fn of(quantiles: Option<&Quantiles>, statistic: Statistic) -> Self {
+        let Some(quantiles) = quantiles else { return Self::Few };
+        match (pick(quantiles, statistic), quantiles.max) {
+            (Some(ns), _) => Self::Value(ns),
+            // With too few above it, it is the slowest: which ended as expected, or did not.
+            (None, Some(_)) => Self::Few,
+            (None, None) => Self::Infinite,
+        }
+    }
+
+    /// For a picture: infinite is above all.
+    fn point(self) -> Option<Option<f64>> {
+        match self {
+            Self::Value(ns) => Some(Some(words::float(ns))),
+            Self::Infinite => Some(None),
+            Self::Few => None,
+        }
+    }
 }
 
 /// A quantile of the operation that is shown, in one run.
-pub(super) fn time(probe: &ProbeResult, operation: &str, statistic: Statistic) -> Option<u64> {
-    pick(probe.response_ns.get(operation)?, statistic)
+pub(super) fn time(probe: &ProbeResult, operation: &str, statistic: Statistic) -> Shown {
+    Shown::of(probe.response_ns.get(operation), statistic)
 }
 
-fn pick(quantiles: &Quantiles, statistic: Statistic) -> Option<u64> {
+const fn pick(quantiles: &Quantiles, statistic: Statistic) -> Option<u64> {
     match statistic {
         Statistic::P50 => quantiles.p50,
         Statistic::P90 => quantiles.p90,
@@ -68,8 +101,9 @@ pub(super) fn load(search: &SearchResult) -> LoadChart {
     }
     by_rate.sort_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
     let lines = statistics.into_iter().map(|statistic| {
-        let points = by_rate.iter().map(|probe| {
-            (probe.rate_per_s, time(probe, &search.operation, statistic).map(words::float))
+        let points = by_rate.iter().filter_map(|probe| {
+            let point = time(probe, &search.operation, statistic).point()?;
+            Some((probe.rate_per_s, point))
         });
         LoadLine { name: statistic.name().to_owned(), points: points.collect() }
     });
@@ -82,13 +116,14 @@ pub(super) fn load(search: &SearchResult) -> LoadChart {
         let rate = answer.rate_per_s?;
         Some((rate, format!("{} {words}", format_rate(rate))))
     });
-    let runs = probes.iter().map(|probe| {
+    let runs = probes.iter().filter_map(|probe| {
         let mark = match probe.outcome {
             ProbeOutcome::Holds => LoadMark::Held,
             ProbeOutcome::Invalid => LoadMark::Invalid,
             _ => LoadMark::Failed,
         };
-        (probe.rate_per_s, time(probe, &search.operation, judged).map(words::float), mark)
+        let point = time(probe, &search.operation, judged).point()?;
+        Some((probe.rate_per_s, point, mark))
     });
     LoadChart {
         operation: search.operation.clone(),
@@ -99,8 +134,8 @@ pub(super) fn load(search: &SearchResult) -> LoadChart {
         above: answer.and_then(|answer| answer.above_per_s),
         caption: format!(
             "Response time of {} over every intended operation. Each run is a mark at its {}: a dot holds, a \
-             cross fails, an open triangle is invalid; at the upper edge it is infinite, or had too few \
-             operations. The dashed line is the rate that holds, the band beside it the gap in which the \
+             cross fails, an open triangle is invalid; at the upper edge it is \
+             infinite. The dashed line is the rate that holds, the band beside it the gap in which the \
              boundary lies. Lines go through the longest valid run at each rate.",
             search.operation,
             judged.name()

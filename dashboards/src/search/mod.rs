@@ -14,7 +14,7 @@ use crate::report::page::{self, Block, Section, Tile};
 use crate::report::{ReportError, glued};
 
 pub use sweep::sweep_html;
-pub use table::{probe_line, sweep_text};
+pub use table::{probe_head, probe_line, sweep_text};
 
 #[derive(Template)]
 #[template(path = "search.html")]

@@ -1,13 +1,13 @@
 //! The tables of searches and sweeps, on the page and on the terminal.
 
-use vaultmark_results::model::{Quantiles, Verdict};
+use vaultmark_results::model::Verdict;
 use vaultmark_results::search::{
     AnswerKind, ProbeOutcome, ProbeResult, SearchResult, SweepPoint, SweepResult, SweepRun,
 };
 use vaultmark_results::slo::{Rule, Statistic};
 use vaultmark_results::units::{format_duration, format_rate, format_share};
 
-use super::figures::{judged, median, time};
+use super::figures::{Shown, judged, median, time};
 use crate::report::page::{Cell, Table, Tile};
 use crate::words::{self, INFINITE, NONE};
 
@@ -44,10 +44,10 @@ pub(super) fn tiles(search: &SearchResult) -> Vec<Tile> {
         if let Some(last) = last_at(search, answer.rate_per_s) {
             let (statistic, _) = judged(search);
             let name = format!("{} {} there", search.operation, statistic.name());
-            let ns = time(last, &search.operation, statistic);
+            let time = time(last, &search.operation, statistic);
             let bound = bound(last, &search.operation, statistic)
                 .map(|ns| format!("at most {} (95 %)", words::mean(ns)));
-            tiles.push(tile(&name, shown(ns), bound.unwrap_or_default()));
+            tiles.push(tile(&name, shown(time), bound.unwrap_or_default()));
         }
     }
     let of = format!("of at most {}", search.goal.runs_max);
@@ -73,8 +73,12 @@ fn bound(probe: &ProbeResult, of: &str, which: Statistic) -> Option<f64> {
     probe.slos.iter().find(|slo| is_it(&slo.rule))?.upper
 }
 
-fn shown(ns: Option<u64>) -> String {
-    ns.map_or_else(|| INFINITE.to_owned(), format_duration)
+fn shown(time: Shown) -> String {
+    match time {
+        Shown::Value(ns) => format_duration(ns),
+        Shown::Infinite => INFINITE.to_owned(),
+        Shown::Few => NONE.to_owned(),
+    }
 }
 
 /// Every run.
@@ -114,25 +118,47 @@ pub(super) fn probes(search: &SearchResult) -> Table {
     table
 }
 
-/// A run of a search on one line of a terminal.
+/// The line above those of [`probe_line`].
 #[must_use]
-pub fn probe_line(probe: &ProbeResult, operation: &str) -> String {
-    let quantiles = probe.response_ns.get(operation).copied().unwrap_or_default();
-    let upper = probe.slos.iter().find(|slo| slo.upper.is_some());
-    let bound = upper
-        .and_then(|slo| slo.upper)
-        .map_or_else(String::new, |ns| format!(" ≤ {}", words::mean(ns)));
-    let why = probe.reasons.first().cloned().unwrap_or_default();
-    format!(
-        "{:>3}  {:>11}  {:>11}  {:>9}  {:>9}{bound:<11}  {:<8}  {:<9} {:>4.0} s  {why}",
-        probe.number,
-        format_rate(probe.rate_per_s),
-        format_rate(probe.achieved_per_s),
-        shown(quantiles.p50),
-        shown(quantiles.p99),
-        probe.purpose,
+pub fn probe_head(statistic: Statistic) -> String {
+    columns(&[
+        "run",
+        "offered",
+        "achieved",
+        "p50",
+        statistic.name(),
+        "95 % bound",
+        "purpose",
+        "says",
+        "window",
+        "why",
+    ])
+}
+
+/// A run of a search on one line of a terminal: the operation's median, the quantile that is judged, its bound.
+#[must_use]
+pub fn probe_line(probe: &ProbeResult, operation: &str, statistic: Statistic) -> String {
+    let time = |statistic| shown(time(probe, operation, statistic));
+    let bound = bound(probe, operation, statistic);
+    columns(&[
+        &probe.number.to_string(),
+        &format_rate(probe.rate_per_s),
+        &format_rate(probe.achieved_per_s),
+        &time(Statistic::P50),
+        &time(statistic),
+        &bound.map_or_else(|| NONE.to_owned(), |ns| format!("≤ {}", words::mean(ns))),
+        &probe.purpose,
         probe.outcome.word(),
-        probe.window_s,
+        &format!("{:.0} s", probe.window_s),
+        probe.reasons.first().map_or("", String::as_str),
+    ])
+}
+
+fn columns(cells: &[&str; 10]) -> String {
+    let [number, offered, achieved, p50, judged, bound, purpose, says, window, why] = cells;
+    format!(
+        "{number:>3}  {offered:>10}  {achieved:>10}  {p50:>8}  {judged:>8}  {bound:>10}  {purpose:<7}  {says:<9}  \
+         {window:>6}  {why}"
     )
 }
 
@@ -149,9 +175,9 @@ struct PointWords {
 
 impl PointWords {
     fn of(point: &SweepPoint, operation: &str) -> Self {
-        let quantile = |pick: fn(&Quantiles) -> Option<u64>| {
-            let of = |run: &SweepRun| pick(run.response_ns.get(operation)?);
-            if point.runs.is_empty() { NONE.to_owned() } else { shown(median(point, of, u64::cmp)) }
+        let quantile = |statistic| {
+            let of = |run: &SweepRun| Some(Shown::of(run.response_ns.get(operation), statistic));
+            median(point, of, Shown::cmp).map_or_else(|| NONE.to_owned(), shown)
         };
         let rate = |of: fn(&SweepRun) -> f64| {
             median(point, |run| Some(of(run)), f64::total_cmp)
@@ -168,9 +194,9 @@ impl PointWords {
             verdicts: verdicts(point),
             offered: rate(|run| run.offered_per_s),
             achieved: rate(|run| run.achieved_per_s),
-            p50: quantile(|quantiles| quantiles.p50),
-            p99: quantile(|quantiles| quantiles.p99),
-            p99_9: quantile(|quantiles| quantiles.p99_9),
+            p50: quantile(Statistic::P50),
+            p99: quantile(Statistic::P99),
+            p99_9: quantile(Statistic::P99_9),
             spread,
         }
     }
@@ -197,8 +223,10 @@ fn verdicts(point: &SweepPoint) -> String {
 
 /// The points of a sweep.
 pub(super) fn points(sweep: &SweepResult) -> Table {
-    let head = ["Values", "#Offered", "#Achieved", "#p50", "#p99", "#p99.9", "Verdict"];
+    let head = ["", "#Offered", "#Achieved", "#p50", "#p99", "#p99.9", "Verdict"];
     let mut table = Table::new("Every combination", "figures probes", &head);
+    let fields: Vec<&str> = sweep.parameters.iter().map(|one| one.field.as_str()).collect();
+    table.head[0].text = fields.join(", ");
     for point in &sweep.points {
         let words = PointWords::of(point, &sweep.operation);
         let class = match point.runs.iter().all(|run| run.verdict == Some(Verdict::Pass)) {

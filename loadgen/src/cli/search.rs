@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use vaultmark_dashboards::{probe_line, search_word};
-use vaultmark_results::search::{AnswerKind, SearchResult};
+use vaultmark_dashboards::{probe_head, probe_line, search_word};
+use vaultmark_results::search::{AnswerKind, ProbeResult, SearchResult};
 use vaultmark_results::slo::{Rule, Statistic};
 use vaultmark_results::units::{
     exact_duration, format_rate, parse_duration, parse_percent, parse_rate,
@@ -17,6 +17,7 @@ use super::{Exit, Progress, Ui};
 use crate::run::{RunError, Stop, progress::Mode};
 use crate::scenario::{Diagnostics, Scenario};
 use crate::search::machine::Goal;
+use crate::search::outcome::Watched;
 use crate::search::scale::Scaling;
 use crate::search::{Ask, News, SearchError, search, window};
 
@@ -134,9 +135,10 @@ pub fn run(args: &SearchArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
         command: command_line(std::env::args()),
         progress: passing(mode(global)),
     };
-    let operation = crate::search::outcome::Watched::of(&scenario).operation;
+    let watched = Watched::of(&scenario);
+    let line = |probe: &ProbeResult| probe_line(probe, &watched.operation, watched.statistic);
     if !args.json {
-        ui.line(HEAD);
+        ui.line(&probe_head(watched.statistic));
     }
     let mut tell = |news: News<'_>| match news {
         News::Begins(number, probe, window) if plain => ui.note(&format!(
@@ -146,8 +148,8 @@ pub fn run(args: &SearchArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
             exact_duration(window)
         )),
         News::Begins(..) => {}
-        News::Ended(probe) if args.json => ui.note(&probe_line(probe, &operation)),
-        News::Ended(probe) => ui.line(&probe_line(probe, &operation)),
+        News::Ended(probe) if args.json => ui.note(&line(probe)),
+        News::Ended(probe) => ui.line(&line(probe)),
     };
     let ended = match search(&ask, &Stop::new(), &mut tell) {
         Ok(ended) => ended,
@@ -171,9 +173,6 @@ pub fn run(args: &SearchArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
     }
     exit_of(&ended.result, ended.signal)
 }
-
-/// Above the lines of the runs.
-const HEAD: &str = "run      offered     achieved        p50        p99   bound       purpose   says        window";
 
 /// The answer, and what to keep in mind.
 fn answer(result: &SearchResult) -> Vec<String> {
@@ -222,18 +221,21 @@ fn asked(args: &SearchArgs) -> Result<(Scenario, Scaling, Goal), Refused> {
     if overrides.duration.take().is_some() {
         mistakes.push("--duration: a search has --window and --confirm instead".to_owned());
     }
+    let file = open(&args.scenario).map_err(Refused::Scenario)?;
     let mut changes = overrides.overrides();
-    let window = exact_duration(args.window);
-    changes.text("--window", "phases.measure", &window);
-    let scenario = open(&args.scenario).and_then(|file| file.with(&changes).resolve());
-    let scenario = scenario.map_err(Refused::Scenario)?;
+    // As it stands first: what is wrong with it has nothing to do with the window.
+    let scenario = file.clone().with(&changes).resolve().map_err(Refused::Scenario)?;
     if !scenario.faults.is_empty() {
         mistakes.push(
             "faults: a search looks for a steady state, and what is broken on purpose disturbs it; take \
              [[faults]] out of the scenario"
                 .to_owned(),
         );
+        return Err(Refused::Options(mistakes));
     }
+    let window = exact_duration(args.window);
+    changes.text("--window", "phases.measure", &window);
+    let scenario = file.with(&changes).resolve().map_err(Refused::Scenario)?;
     for rule in &scenario.slos {
         if let Rule::Quantile { statistic: Statistic::Max, .. } = rule {
             mistakes.push(format!(
@@ -288,7 +290,7 @@ fn goal(
     }
     if let (Some(need), true) = (measurable(least), ordered) {
         mistakes.push(format!(
-            "at {} a run would have to measure for longer than {}: {}; a higher --least or --from, or a lower \
+            "at {} a run would have to measure for longer than {}: {}; choose a higher --least or --from, or a lower \
              quantile",
             format_rate(least),
             exact_duration(window::WINDOW_MAX),

@@ -223,6 +223,7 @@ impl<'a> Hunt<'a> {
             scaled: ask.scaling.words.clone(),
             rules: outcome::in_words(scenario, &watched),
             operation: watched.operation.clone(),
+            statistic: watched.statistic.name().to_owned(),
             goal: SearchGoal {
                 from_per_s: from,
                 least_per_s: least,
@@ -309,10 +310,9 @@ impl<'a> Hunt<'a> {
         };
         let window = need.window.min(window::WINDOW_MAX);
         self.note(format!(
-            "at {} runs measure for {} instead of {}: {}",
-            format_rate(probe.rate),
-            exact_duration(window),
-            exact_duration(probe.window),
+            "runs measure for longer than {} where a rule needs it, up to {}: {}",
+            exact_duration(self.ask.goal.window),
+            exact_duration(window::WINDOW_MAX),
             need.why
         ));
         window
@@ -352,7 +352,7 @@ impl<'a> Hunt<'a> {
         let (held, failed) = machine.bracket();
         if self.result.answer.is_none() {
             self.result.answer = Some(match (machine.found(), &done) {
-                (Some(found), _) => words::answer(found, &self.ask.goal),
+                (Some(found), _) => words::answer(found, &self.result.probes),
                 (None, Err(error)) => words::stopped(held, failed, &error.to_string()),
                 (None, Ok(())) => {
                     let after = format!("ended after {} runs", machine.runs());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vaultmark_hsm::clock::nanos;
 use vaultmark_results::model::{Run, SloResult, Verdict};
 use vaultmark_results::search::ProbeOutcome;
-use vaultmark_results::slo::{Rule, Time};
+use vaultmark_results::slo::{Rule, Statistic, Time};
 use vaultmark_results::units::{exact_percent, format_duration, format_share, whole};
 
 use super::machine::{ACHIEVED_LEAST, Outcome};
@@ -19,6 +19,8 @@ use crate::scenario::Scenario;
 pub struct Watched {
     /// The operation.
     pub operation: String,
+    /// The quantile that is judged, or shown where none is.
+    pub statistic: Statistic,
     /// What its response times have to stay below.
     pub limit: Duration,
 }
@@ -31,19 +33,24 @@ impl Watched {
         let limits = || {
             scenario.slos.iter().filter_map(|rule| match rule {
                 Rule::Quantile {
-                    operation, outcome: None, time: Time::Response, limit, ..
-                } => Some((operation, *limit)),
+                    operation,
+                    outcome: None,
+                    time: Time::Response,
+                    statistic,
+                    limit,
+                } => Some((operation, *statistic, *limit)),
                 _ => None,
             })
         };
-        if let Some((operation, _)) = limits().next() {
-            let own = limits().filter(|(other, _)| *other == operation).map(|(_, limit)| limit);
+        if let Some((operation, statistic, _)) = limits().next() {
+            let own = limits().filter(|(other, ..)| *other == operation).map(|(.., limit)| limit);
             let limit = own.min().unwrap_or(scenario.client.timeout);
-            return Self { operation: operation.clone(), limit };
+            return Self { operation: operation.clone(), statistic, limit };
         }
         let weights = scenario.loads.iter().flat_map(|load| &load.mix);
         let most = weights.max_by_key(|(_, weight)| *weight).map(|(operation, _)| operation.name());
-        Self { operation: most.unwrap_or("recover").to_owned(), limit: scenario.client.timeout }
+        let operation = most.unwrap_or("recover").to_owned();
+        Self { operation, statistic: Statistic::P99, limit: scenario.client.timeout }
     }
 }
 

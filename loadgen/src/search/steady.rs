@@ -19,6 +19,8 @@ const SECONDS_MIN: usize = 8;
 const SHARE: f64 = 0.2;
 /// Nor is one by less than this share of the limit.
 const SHARE_OF_LIMIT: f64 = 0.05;
+/// Nor is a queue that grew by fewer operations than this: a handful more or less is chance.
+const QUEUE_MIN: f64 = 10.0;
 /// MSER's estimate from the last few points is chance: a quarter of them always stays.
 const REST: usize = 4;
 /// A drift is believed where chance alone would show it once in a hundred runs, in one direction.
@@ -66,7 +68,7 @@ pub fn steadiness(seconds: &[Second], operation: &str, limit: Duration) -> Stead
     };
     match (of_medians, of_queue) {
         (Some(Trend::Growing(from, to)), _) => Steadiness::Growing(median(from, to)),
-        (_, Trend::Growing(from, to)) => {
+        (_, Trend::Growing(from, to)) if (to - from) * offered / length >= QUEUE_MIN => {
             let [from, to] = [from, to].map(|ns| format!("{:.0}", ns * offered / length));
             let words = format!("operations waiting or in flight went from {from} to {to}");
             Steadiness::Growing(words)
@@ -201,6 +203,7 @@ mod tests {
         check(flat(7), "TooShort");
         check((0..20).map(|n| (20.0 + f64::from(n) * 5.0, 20)), "Growing(\"the median response");
         check((0..20).map(|n| (20.0, 20 + n * 5)), "Growing(\"operations waiting");
+        check((0..20).map(|n| (20.0, n / 2)), "Steady");
         // Caches that were cold, and a queue that had to fill.
         check([(90.0, 20), (60.0, 20)].into_iter().chain(flat(10)), "Settling");
         check([(1.0, 20), (4.0, 20)].into_iter().chain(flat(10)), "Settling");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vaultmark_results::hist::samples_for_bound;
 use vaultmark_results::slo::Rule;
-use vaultmark_results::units::{exact_duration, float, format_count};
+use vaultmark_results::units::{float, format_count};
 
 use crate::scenario::{Arrival, Load, Scenario};
 
@@ -41,13 +41,9 @@ fn of_rule(rule: &Rule, scenario: &Scenario) -> Option<Need> {
     let seconds = (root * root / rate).ceil();
     // Nobody asks for it at all: `WINDOW_MAX` and more.
     let window = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    let shown =
-        if window > WINDOW_MAX { "more than that".to_owned() } else { exact_duration(window) };
-    let why = format!(
-        "{}: its upper bound needs {} operations, at this rate {shown}",
-        rule.to_string().split(' ').next().unwrap_or_default(),
-        format_count(samples)
-    );
+    let figure = rule.to_string();
+    let figure = figure.split(' ').next().unwrap_or_default();
+    let why = format!("the upper bound of {figure} needs {} operations", format_count(samples));
     Some(Need { window, why })
 }
 

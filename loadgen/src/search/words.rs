@@ -1,23 +1,26 @@
 //! The answer of a search in words.
 
-use vaultmark_results::search::{Answer, AnswerKind};
-use vaultmark_results::units::{exact_duration, format_rate, format_share};
+use vaultmark_results::search::{Answer, AnswerKind, ProbeResult};
+use vaultmark_results::units::{format_rate, format_share};
 
-use super::machine::{Found, Goal};
+use super::machine::Found;
 
-/// The answer.
+/// The answer; `probes` are all runs.
 #[must_use]
-pub(super) fn answer(found: Found, goal: &Goal) -> Answer {
-    let confirmed = exact_duration(goal.confirmation);
+pub(super) fn answer(found: Found, probes: &[ProbeResult]) -> Answer {
+    let confirmed = |rate: f64| {
+        let last = probes.iter().rev().find(|probe| probe.rate_per_s.total_cmp(&rate).is_eq());
+        let length = last.map_or(0.0, |probe| probe.window_s);
+        format!("{} holds, confirmed in a run of {length:.0} s", format_rate(rate))
+    };
     match found {
         Found::Rate { rate, above } => Answer {
             kind: AnswerKind::Found,
             rate_per_s: Some(rate),
             above_per_s: Some(above),
             words: vec![format!(
-                "{} holds, confirmed in a run of {confirmed}; {}, which is {} more, failed whenever it was \
-                 tried last, twice at least",
-                format_rate(rate),
+                "{}; {}, which is {} more, failed at least twice",
+                confirmed(rate),
                 format_rate(above),
                 format_share(above / rate - 1.0)
             )],
@@ -27,10 +30,7 @@ pub(super) fn answer(found: Found, goal: &Goal) -> Answer {
             rate_per_s: Some(rate),
             above_per_s: None,
             words: vec![
-                format!(
-                    "{} holds, confirmed in a run of {confirmed}, and nothing above it may be tried",
-                    format_rate(rate)
-                ),
+                format!("{}, and nothing above it may be tried", confirmed(rate)),
                 "--most with a higher rate looks further".to_owned(),
             ],
         },
@@ -44,10 +44,7 @@ pub(super) fn answer(found: Found, goal: &Goal) -> Answer {
             )],
         },
         Found::Instrument { rate, held } => {
-            let known = held.map_or_else(
-                || "no rate held".to_owned(),
-                |held| format!("{} holds, confirmed in a run of {confirmed}", format_rate(held)),
-            );
+            let known = held.map_or_else(|| "no rate held".to_owned(), confirmed);
             Answer {
                 kind: AnswerKind::Instrument,
                 rate_per_s: held,
@@ -60,7 +57,7 @@ pub(super) fn answer(found: Found, goal: &Goal) -> Answer {
             }
         }
         Found::Unfinished { held, failed } => {
-            let words = format!("{} runs were not enough: {}", goal.runs_max, so_far(held, failed));
+            let words = format!("{} runs were not enough: {}", probes.len(), so_far(held, failed));
             unfinished(held, failed, words)
         }
     }

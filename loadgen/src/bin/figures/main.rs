@@ -13,6 +13,7 @@ mod lean;
 mod population;
 mod quorum;
 mod recoveries;
+mod search;
 mod vault;
 
 use std::io::Write;
@@ -104,8 +105,9 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 20] = [
+const FIGURES: [Figure; 21] = [
     idle::MILLION,
+    search::RUNS,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",

@@ -200,7 +200,6 @@ fn noise_near_the_boundary_costs_some_runs_and_little_truth() {
             within += usize::from((rate / 730.0 - 1.0).abs() < 0.1);
         }
     }
-    eeprintln!("{within} of 400 within 10 % of the knee, {runs} runs");
     assert!(within >= 392, "{within} of 400 are near the knee");
     assert!(runs / 400 <= 16, "{runs} runs for 400 searches");
 }
@@ -243,7 +242,7 @@ proptest! {
         };
         let failed_last = |rate: f64| {
             let fails = at(rate).filter(|(_, outcome)| matches!(outcome, Outcome::Fails { .. }));
-            fails.count() >= 2 && at(rate).last().is_some_and(|last| last.1 != Outcome::Holds)
+            fails.count() >= 2 && at(rate).next_back().is_some_and(|last| last.1 != Outcome::Holds)
         };
         match found {
             Found::Rate { rate, above } => {
