@@ -366,6 +366,7 @@ fn any_slo() -> impl Strategy<Value = SloResult> {
             infinite,
             under_sampled,
             closed_loop: false,
+            upper: None,
         },
     )
 }

@@ -85,6 +85,7 @@ fn slo(
         infinite: false,
         under_sampled: false,
         closed_loop: false,
+        upper: None,
     }
 }
 

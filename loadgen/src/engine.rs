@@ -380,6 +380,10 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
     /// Sends what waited for room: of every load, since the account that came free may be wanted by
     /// another load than the one that held it.
     fn send_backlog(&mut self, perform: &impl Fn(&T, Request) -> F) {
+        // Whoever were sent later could be unanswered when the run ends, and in no count.
+        if self.clock.now() >= self.ended_at.after(self.plan.timeout) {
+            return;
+        }
         for load in 0..self.streams.len() {
             while let Some(arrival) = self.streams[load].front() {
                 if !self.send(arrival, perform) {

@@ -20,5 +20,7 @@ pub mod recorder;
 pub mod recovery;
 pub mod run;
 pub mod scenario;
+pub mod search;
 pub mod slab;
+pub mod sweep;
 pub mod workload;

@@ -210,6 +210,18 @@ fn an_operation_without_an_answer_times_out() {
 }
 
 #[test]
+fn everybody_is_counted_where_nobody_is_answered_and_many_wait() {
+    for (in_flight, backlog, timeout) in [(8, 50, 500), (1, 100, 300), (50, 50, 900)] {
+        let (clock, target) = simulated(fixed(1, ms(3_600_000)));
+        let load = load(100.0, in_flight, backlog);
+        let seen = run(&plan(vec![load], measured(ms(1_000)), ms(timeout)), &target, &clock);
+        assert_eq!(seen.intended, 100);
+        let ended = seen.complete + seen.failed + seen.timed_out;
+        assert_eq!(ended + seen.no_room + seen.instrument, 100, "{seen:?}");
+    }
+}
+
+#[test]
 fn failures_are_recorded_as_such() {
     let model = Model { servers: 8, mean: ms(1), sigma: 0.5, failures: 0.25 };
     let (clock, target) = simulated(model);

@@ -81,6 +81,30 @@ pub fn quantile_over(histogram: &Histogram<u64>, intended: u64, q: f64) -> Quant
     Quantile::Value(histogram.value_at_quantile(halfway))
 }
 
+/// The standard normal distribution's 0.95-quantile: one-sided bounds of 95 %.
+const Z_95: f64 = 1.645;
+
+/// The upper end of a one-sided 95 % confidence interval of the q-quantile of `intended` operations, as
+/// [`quantile_over`] takes them: the order statistic at q + 1.645 · √(q(1 − q) / n), whatever the times'
+/// distribution (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2). Infinite where so few
+/// operations have none, and where it falls among the infinitely slow.
+#[must_use]
+pub fn upper_bound_over(histogram: &Histogram<u64>, intended: u64, q: f64) -> Quantile {
+    let n = intended.max(histogram.len());
+    if n == 0 {
+        return Quantile::NoSamples;
+    }
+    let above = q + Z_95 * (q * (1.0 - q) / float(n)).sqrt();
+    if above < 1.0 { quantile_over(histogram, intended, above) } else { Quantile::Infinite }
+}
+
+/// The fewest operations whose q-quantile has an upper bound; `None`: however many there are (the slowest).
+#[must_use]
+pub fn samples_for_bound(q: f64) -> Option<u64> {
+    // q + z √(q(1 − q) / n) < 1 is n > z² q / (1 − q).
+    (q < 1.0).then(|| whole((Z_95 * Z_95 * q / (1.0 - q)).floor()) + 1)
+}
+
 /// Whether fewer than ten of n operations lie above their q-quantile. The slowest (q = 1) has none
 /// above it and is not meant to.
 #[must_use]
@@ -206,6 +230,24 @@ mod tests {
         assert_eq!(Quantiles::of(&new_histogram()), Quantiles::default());
         let broken = Quantiles::over(&of(1..=980), 1_000);
         assert_eq!((broken.p90, broken.p99, broken.max), (Some(900), None, None));
+    }
+
+    #[test]
+    fn a_bound_needs_so_many_operations() {
+        for (q, n) in [(0.5, 3), (0.9, 25), (0.99, 268), (0.999, 2_704)] {
+            assert_eq!(samples_for_bound(q), Some(n), "{q}");
+            let bound = |n| upper_bound_over(&of(1..=n), n, q);
+            assert!(matches!(bound(n), Quantile::Value(_)), "{q}: {n}");
+            assert_eq!(bound(n - 1), Quantile::Infinite, "{q}: {n} less one");
+        }
+        assert_eq!(samples_for_bound(1.0), None);
+        assert_eq!(upper_bound_over(&of(1..=9), 9, 1.0), Quantile::Infinite);
+        assert_eq!(upper_bound_over(&new_histogram(), 0, 0.5), Quantile::NoSamples);
+        // 0.99 + 1.645 · √(0.0099 / 1,000) is 0.99518: number 996 of 1,000.
+        assert_eq!(upper_bound_over(&of(1..=1_000), 1_000, 0.99), Quantile::Value(996));
+        // Of 1,000, five never ended well: number 996 is one of them, the quantile itself is not.
+        assert_eq!(upper_bound_over(&of(1..=995), 1_000, 0.99), Quantile::Infinite);
+        assert_eq!(quantile_over(&of(1..=995), 1_000, 0.99), Quantile::Value(990));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a run is worth, in words: each rule, then PASS, FAIL or INVALID with its reasons, then the
 //! warnings. Every sentence names the limit and the figure, so that nobody has to look them up.
 
-use crate::hist::{self, Quantile, quantile, quantile_over, under_sampled};
+use crate::hist::{self, Quantile, quantile, quantile_over, under_sampled, upper_bound_over};
 use crate::model::{ConnectionsResult, Run, SloResult, Verdict};
 use crate::slo::{Rule, Time};
 use crate::totals::{Arrivals, Totals};
@@ -164,6 +164,10 @@ impl Row {
             Quantile::Value(ns) => Some(ns),
             Quantile::Infinite | Quantile::NoSamples => None,
         };
+        let upper = match upper_bound_over(&histogram, over, statistic.q()) {
+            Quantile::Value(ns) => Some(float(ns)),
+            Quantile::Infinite | Quantile::NoSamples => None,
+        };
         let limit_ns = nanos(*limit);
         let ok = match found {
             Quantile::Value(ns) => Some(ns < limit_ns),
@@ -175,6 +179,7 @@ impl Row {
                 rule: rule.to_string(),
                 limit: rule.limit(),
                 measured: measured.map(float),
+                upper,
                 margin: measured.map(|ns| (float(limit_ns) - float(ns)) / float(limit_ns)),
                 ok,
                 infinite: found == Quantile::Infinite,
@@ -200,6 +205,7 @@ impl Row {
                 rule: rule.to_string(),
                 limit: rule.limit(),
                 measured: measured.map(float),
+                upper: None,
                 margin: measured.map(|ns| (float(limit_ns) - float(ns)) / float(limit_ns)),
                 ok: (over > 0).then(|| measured.is_some_and(|ns| ns < limit_ns)),
                 infinite: unexpected > 0,
@@ -221,6 +227,7 @@ impl Row {
                 rule: rule.to_string(),
                 limit,
                 measured,
+                upper: None,
                 margin,
                 ok,
                 infinite: false,

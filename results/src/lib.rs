@@ -12,6 +12,7 @@ pub mod interval;
 mod judge;
 pub mod model;
 pub mod phase;
+pub mod search;
 pub mod slo;
 pub mod stages;
 pub mod totals;

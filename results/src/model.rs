@@ -212,6 +212,10 @@ pub struct SloResult {
     pub limit: f64,
     /// In the unit of `limit`; null: no samples, or the quantile is infinite (see `infinite`).
     pub measured: Option<f64>,
+    /// Upper end of the one-sided 95 % confidence interval of a quantile, in the unit of `limit`; null: not
+    /// a quantile, too few samples for one, or infinite.
+    #[serde(default)]
+    pub upper: Option<f64>,
     /// (limit − measured) / limit for upper limits, (measured − limit) / limit for lower ones.
     pub margin: Option<f64>,
     /// Whether it holds; null when it cannot be told.

@@ -215,7 +215,7 @@ pub const fn float(n: u64) -> f64 {
     reason = "rounded first; `as` saturates at both ends and takes NaN to zero, as documented"
 )]
 #[must_use]
-pub(crate) fn whole(x: f64) -> u64 {
+pub fn whole(x: f64) -> u64 {
     x.round() as u64
 }
 

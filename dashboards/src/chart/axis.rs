@@ -179,6 +179,25 @@ impl Axis {
         Self { from: least - 5.0, to: most + 5.0, logarithmic: false, ticks }
     }
 
+    /// Values of a parameter, each a place and its label: a tick at as many as there is room for.
+    pub(super) fn places(ticks: &[(f64, String)], room: usize) -> Self {
+        // From this ratio on the lower ones would lie on top of each other.
+        const RATIO_MAX: f64 = 8.0;
+        let least = ticks.first().map_or(0.0, |tick| tick.0);
+        let most = ticks.last().map_or(1.0, |tick| tick.0);
+        let logarithmic = least > 0.0 && most / least > RATIO_MAX;
+        let (from, to) = if logarithmic {
+            let edge = (most / least).powf(0.05);
+            (least / edge, most * edge)
+        } else {
+            let edge = if most > least { (most - least) * 0.06 } else { 1.0 };
+            (least - edge, most + edge)
+        };
+        let every = ticks.len().div_ceil(room.max(1)).max(1);
+        let ticks = ticks.iter().step_by(every).cloned().collect();
+        Self { from, to, logarithmic, ticks }
+    }
+
     /// Where a value lies, as a share of the axis; outside it, its nearer end.
     pub(super) fn share(&self, value: f64) -> f64 {
         let share = if self.logarithmic {
@@ -315,6 +334,8 @@ mod tests {
             (Axis::doublings(33.0), "1 | 2 | 4 | 8 | 16 | 32 | 64"),
             (Axis::doublings(1024.0), "1 | 4 | 16 | 64 | 256 | 1,024"),
             (Axis::loads(&[50.0, 70.0, 90.0]), "50 % | 70 % | 90 %"),
+            (Axis::places(&[(1.0, "1".into()), (3.0, "3".into()), (5.0, "5".into())], 2), "1 | 5"),
+            (Axis::places(&[(0.0, "softhsm".into())], 2), "softhsm"),
         ] {
             assert_eq!(labels(&axis), expected);
         }

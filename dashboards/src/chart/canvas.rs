@@ -21,6 +21,7 @@ const FONT: f64 = 1.24;
 /// Longest lead from a line's end to its name that is drawn through, CSS pixels.
 const LEAD_MAX: i32 = 90;
 
+pub(super) const PAGE: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 pub(super) const INK: RGBColor = RGBColor(0x1F, 0x29, 0x37);
 pub(super) const MUTED: RGBColor = RGBColor(0x5B, 0x64, 0x72);
 pub(super) const AXIS: RGBColor = RGBColor(0x6B, 0x72, 0x80);

@@ -7,8 +7,10 @@
 mod axis;
 mod canvas;
 mod curves;
+mod load;
 mod scaled;
 mod stages;
+mod sweep;
 mod time;
 
 use std::fmt;
@@ -20,7 +22,9 @@ use crate::input::{ReportInput, Second};
 use canvas::Canvas;
 
 pub(crate) use canvas::series_class;
+pub(crate) use load::{LoadChart, LoadLine, LoadMark};
 pub(crate) use scaled::ScaledLine;
+pub(crate) use sweep::{SweepChart, SweepLine};
 
 /// A chart could not be drawn. It is drawn into memory, so this never happens; it is told, not
 /// swallowed.
@@ -114,6 +118,16 @@ pub(crate) fn sessions(
 /// Response p99 against load; `None` without a line.
 pub(crate) fn tails(lines: &[ScaledLine], caption: String) -> Result<Option<Figure>, ChartError> {
     scaled::tails(lines, caption)
+}
+
+/// Response time against the offered rate; `None` if no run has a point.
+pub(crate) fn load(chart: &LoadChart) -> Result<Option<Figure>, ChartError> {
+    load::figure(chart)
+}
+
+/// A figure against a parameter; `None` without a point.
+pub(crate) fn sweep(chart: &SweepChart) -> Result<Option<Figure>, ChartError> {
+    sweep::figure(chart)
 }
 
 /// Intervals that a picture can place: of some length, at a time that is a number.

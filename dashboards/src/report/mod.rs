@@ -116,7 +116,7 @@ fn subtitle(run: &Run) -> Vec<String> {
 }
 
 /// Keeps a figure and its unit on one line.
-fn glued(text: &str) -> String {
+pub(crate) fn glued(text: &str) -> String {
     let mut glued = text.to_owned();
     for unit in ["%", "ns", "µs", "ms", "s"] {
         for end in ["", ",", ".", ":", ";", ")"] {

@@ -4,23 +4,23 @@ use crate::chart::Figure;
 
 /// A part of the report under a heading.
 #[derive(Debug)]
-pub(super) struct Section {
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
-    pub(super) blocks: Vec<Block>,
+pub(crate) struct Section {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) blocks: Vec<Block>,
 }
 
 impl Section {
-    pub(super) const fn new(id: &'static str, title: &'static str) -> Self {
+    pub(crate) const fn new(id: &'static str, title: &'static str) -> Self {
         Self { id, title, blocks: Vec::new() }
     }
 
-    pub(super) fn with(mut self, block: Block) -> Self {
+    pub(crate) fn with(mut self, block: Block) -> Self {
         self.blocks.push(block);
         self
     }
 
-    pub(super) fn text(self, text: impl Into<String>) -> Self {
+    pub(crate) fn text(self, text: impl Into<String>) -> Self {
         self.with(Block::Text(text.into()))
     }
 }
@@ -57,8 +57,8 @@ impl Table {
         let head = head
             .iter()
             .map(|text| match text.strip_prefix('#') {
-                Some(text) => Column { text, is_number: true },
-                None => Column { text, is_number: false },
+                Some(text) => Column { text: text.to_owned(), is_number: true },
+                None => Column { text: (*text).to_owned(), is_number: false },
             })
             .collect();
         Self { caption: caption.into(), head, rows: Vec::new(), class }
@@ -77,7 +77,7 @@ impl Table {
 /// A column's heading. In [`Table::new`], a `#` in front says that it holds figures.
 #[derive(Debug)]
 pub(crate) struct Column {
-    pub(crate) text: &'static str,
+    pub(crate) text: String,
     pub(crate) is_number: bool,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Cell {
     pub(crate) class: &'static str,
     /// Style-sheet class of a patch of colour in front; empty: none.
     pub(crate) patch: String,
+    /// Where the text leads to, seen from the page; empty: nowhere.
+    pub(crate) link: String,
 }
 
 impl Cell {
@@ -107,6 +109,10 @@ impl Cell {
         Self { class, ..Self::from(text.into()) }
     }
 
+    pub(crate) fn linked(text: impl Into<String>, link: String) -> Self {
+        Self { link, ..Self::from(text.into()) }
+    }
+
     pub(crate) fn patched(text: impl Into<String>, patch: String) -> Self {
         Self { patch, ..Self::from(text.into()) }
     }
@@ -114,7 +120,7 @@ impl Cell {
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self { text, note: String::new(), class: "", patch: String::new() }
+        Self { text, note: String::new(), class: "", patch: String::new(), link: String::new() }
     }
 }
 
@@ -126,8 +132,8 @@ impl From<&str> for Cell {
 
 /// A figure in large type.
 #[derive(Debug)]
-pub(super) struct Tile {
-    pub(super) name: String,
-    pub(super) figure: String,
-    pub(super) detail: String,
+pub(crate) struct Tile {
+    pub(crate) name: String,
+    pub(crate) figure: String,
+    pub(crate) detail: String,
 }

@@ -14,6 +14,8 @@ pub mod init;
 pub mod list;
 pub mod report;
 pub mod run;
+pub mod search;
+pub mod sweep;
 pub mod ui;
 pub mod vault;
 
@@ -29,6 +31,8 @@ pub use client::ClientArgs;
 pub use entry::main;
 pub use exit::Exit;
 pub use hsm::HsmArgs;
+pub use search::SearchArgs;
+pub use sweep::SweepArgs;
 pub use ui::{Progress, Ui};
 pub use vault::VaultArgs;
 
@@ -57,6 +61,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a scenario: start its target, offer its load, judge what was seen
     Run(RunArgs),
+    /// Find the highest rate that holds the rules, in few runs
+    Search(SearchArgs),
+    /// Run a scenario at every combination of some fields' values
+    Sweep(SweepArgs),
     /// Write the report of a run, and print its summary
     Report(ReportArgs),
     /// Check scenario files: tell every mistake at once

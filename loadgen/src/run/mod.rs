@@ -70,6 +70,8 @@ pub struct Done {
     pub run: Run,
     /// Its bundle.
     pub folder: PathBuf,
+    /// How it went, interval by interval.
+    pub seconds: Vec<Second>,
     /// The signal that ended it early.
     pub signal: Option<i32>,
 }
@@ -417,7 +419,7 @@ impl<'a> Bench<'a> {
         let html = dashboards::report_html(&ReportInput::from(&bundle))
             .map_err(|error| RunError::Report(error.to_string()))?;
         writer.finish(&bundle.run, &html)?;
-        Ok(Done { run: bundle.run, folder, signal })
+        Ok(Done { run: bundle.run, folder, seconds: bundle.series, signal })
     }
 }
 

@@ -10,8 +10,10 @@ use vaultmark_hsm::{Clock, Moment};
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// One line, rewritten.
+    /// One line, rewritten; what is said at once stays.
     Terminal,
+    /// One line, rewritten, of which nothing stays: a run that is one of many.
+    Passing,
     /// Lines.
     Plain,
     /// Not at all.
@@ -28,7 +30,7 @@ impl Mode {
     /// Between two updates: what the eye follows, or what a log can bear.
     const fn pause(self) -> Duration {
         match self {
-            Self::Terminal => Duration::from_millis(200),
+            Self::Terminal | Self::Passing => Duration::from_millis(200),
             Self::Plain | Self::None => Duration::from_secs(5),
         }
     }
@@ -60,6 +62,7 @@ impl Progress {
                 self.rewrite(text);
                 self.keep();
             }
+            Mode::Passing => self.rewrite(text),
         }
         self.shown_at = None;
     }
@@ -73,14 +76,14 @@ impl Progress {
         }
         self.shown_at = Some(now);
         match self.mode {
-            Mode::Terminal => self.rewrite(&text()),
+            Mode::Terminal | Mode::Passing => self.rewrite(&text()),
             Mode::Plain | Mode::None => line(&text()),
         }
     }
 
     /// Ends the line that is being rewritten.
     pub fn end(&mut self) {
-        if self.mode == Mode::Terminal && self.width > 0 {
+        if self.width > 0 {
             self.rewrite("");
             self.width = 0;
         }

@@ -11,6 +11,8 @@ pub struct Stop {
     /// Set when it is to stop: what the workers look at.
     pub flag: AtomicBool,
     signal: AtomicI32,
+    /// Whether somebody listens already: of two listeners the second would take one signal for two.
+    listening: AtomicBool,
     /// Told when it is to stop: what everything that waits listens to.
     told: tokio::sync::Notify,
 }
@@ -44,11 +46,14 @@ impl Stop {
         }
     }
 
-    /// Listens for SIGINT and SIGTERM on the current runtime.
+    /// Listens for SIGINT and SIGTERM on the current runtime, unless somebody does already.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn listen(self: &Arc<Self>) -> std::io::Result<()> {
+        if self.listening.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
             let mut signals = signal(kind)?;
             let stop = Arc::clone(self);

@@ -66,6 +66,19 @@ impl Diagnostics {
         Self { file: file.to_owned(), text, list }
     }
 
+    /// The mistakes of several readings of one file, each once; `None` without any.
+    #[must_use]
+    pub fn joined(several: impl IntoIterator<Item = Self>) -> Option<Self> {
+        several.into_iter().reduce(|mut all, more| {
+            for mistake in more.list {
+                if !all.list.contains(&mistake) {
+                    all.list.push(mistake);
+                }
+            }
+            all
+        })
+    }
+
     /// The mistakes.
     #[must_use]
     pub fn list(&self) -> &[Diagnostic] {

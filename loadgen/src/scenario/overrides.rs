@@ -65,6 +65,42 @@ impl FromStr for Setting {
     }
 }
 
+impl Setting {
+    /// The field, its parts joined.
+    #[must_use]
+    pub fn field(&self) -> String {
+        self.field.join(".")
+    }
+
+    /// The value as typed.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// One for each value of a list, `replicas=1,3,5`. Commas inside brackets, braces and quotes are part of a
+    /// value.
+    #[must_use]
+    pub fn each(&self) -> Vec<Self> {
+        let (mut depth, mut quoted) = (0_u32, false);
+        let parts = self.value.split(|c| {
+            match c {
+                '"' => quoted = !quoted,
+                '[' | '{' if !quoted => depth += 1,
+                ']' | '}' if !quoted => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            c == ',' && depth == 0 && !quoted
+        });
+        let one = |value: &str| {
+            let value = value.trim().to_owned();
+            let typed = format!("{}={value}", self.field());
+            Self { typed, field: self.field.clone(), value }
+        };
+        parts.map(one).collect()
+    }
+}
+
 impl Overrides {
     /// Sets a field to a text: `--hsm softhsm`.
     pub fn text(&mut self, flag: &str, field: &str, value: &str) {
@@ -246,4 +282,27 @@ fn add_rule(root: &mut Node, node: Node) -> Result<(), Box<Diagnostic>> {
         rules.push(rule);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_parted_at_its_own_commas() {
+        let check = |typed: &str, expected: &[&str]| {
+            let setting: Setting = typed.parse().unwrap();
+            let each = setting.each();
+            assert_eq!(each.iter().map(Setting::value).collect::<Vec<_>>(), expected);
+            assert!(each.iter().all(|one| one.field() == setting.field()));
+        };
+        check("target.replicas=1, 3,5", &["1", "3", "5"]);
+        check("a.b=7", &["7"]);
+        check("a=[1,2],[3]", &["[1,2]", "[3]"]);
+        check(
+            "a={ zipf = 1.1, b = \"]\" },\"uniform,\"",
+            &["{ zipf = 1.1, b = \"]\" }", "\"uniform,\""],
+        );
+        check("a=1,", &["1", ""]);
+    }
 }

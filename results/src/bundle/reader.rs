@@ -259,6 +259,10 @@ fn rebuild(run: &mut Run, stream: &Stream, totals: Option<&Totals>) {
 fn disagreement(run: &Run, totals: &Totals) -> Option<String> {
     let mut rebuilt = run.clone();
     totals.summarise(&mut rebuilt);
+    if run.slos.iter().all(|slo| slo.upper.is_none()) {
+        // Written before there were bounds, or there are none.
+        rebuilt.slos.iter_mut().for_each(|slo| slo.upper = None);
+    }
     let figures = |run: &Run| {
         serde_json::to_value((&run.operations, &run.slos, run.unsent, run.measured_s))
             .expect("a run has string keys only")

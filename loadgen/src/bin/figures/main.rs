@@ -14,6 +14,7 @@ mod lean;
 mod population;
 mod quorum;
 mod recoveries;
+mod search;
 mod vault;
 
 use std::io::Write;
@@ -109,6 +110,7 @@ const FIGURES: &[Figure] = &[
     idle::MILLION,
     http::CONNECTED,
     http::HTTP_COST,
+    search::RUNS,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
