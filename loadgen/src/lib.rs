@@ -3,7 +3,7 @@
 //! The folders are the road of one operation: `scenario` says what is asked, `arrival` when,
 //! `workload` of whom; `engine` sends it through `slab`; `recorder` keeps what was seen,
 //! `guesses` checks the vault's bound on guesses, `recovery` tells how long a fault was felt; `run` joins
-//! these with a target, `results` and `dashboards`; `hsm_bench` measures a device by itself. `innocence` makes the instrument tell on itself.
+//! these with a target, `results` and `dashboards`; `workers` shares a run among processes; `hsm_bench` measures a device by itself. `innocence` makes the instrument tell on itself.
 
 pub mod arrival;
 pub mod chance;
@@ -19,4 +19,6 @@ pub mod recovery;
 pub mod run;
 pub mod scenario;
 pub mod slab;
+#[cfg(feature = "nats")]
+pub mod workers;
 pub mod workload;

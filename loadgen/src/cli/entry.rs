@@ -43,6 +43,7 @@ fn perform(cli: &Cli, ui: &mut Ui) -> Exit {
     };
     match &cli.command {
         Command::Run(args) => super::run::run(args, &cli.global, ui),
+        Command::Worker(args) => super::worker::worker(args, &cli.global, ui),
         Command::Report(args) => super::report::report(args, &here, &cli.global, ui),
         Command::Check(args) => super::check::check(args, ui),
         Command::Init(args) => super::init::init(args, &here, ui),

@@ -15,6 +15,7 @@ pub mod report;
 pub mod run;
 pub mod ui;
 pub mod vault;
+pub mod worker;
 
 use std::ffi::OsString;
 
@@ -30,6 +31,7 @@ pub use exit::Exit;
 pub use hsm::HsmArgs;
 pub use ui::{Progress, Ui};
 pub use vault::VaultArgs;
+pub use worker::WorkerArgs;
 
 /// `vaultmark`.
 #[derive(Clone, Debug, Parser)]
@@ -56,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a scenario: start its target, offer its load, judge what was seen
     Run(RunArgs),
+    /// Offer one part of a run's load, with workers on other machines, coordinated over NATS
+    Worker(WorkerArgs),
     /// Write the report of a run, and print its summary
     Report(ReportArgs),
     /// Check scenario files: tell every mistake at once
@@ -167,8 +171,9 @@ mod tests {
         for argument in run.get_arguments() {
             let name = argument.get_id().as_str();
             let changes = argument.get_help_heading() == Some("Changes to the scenario");
-            let expected =
-                !["scenario", "dry_run", "out", "json", "population_only", "check"].contains(&name);
+            let other = ["scenario", "dry_run", "out", "json", "population_only", "check"];
+            let many = ["workers", "nats", "join_timeout", "nats_creds", "nats_ca"];
+            let expected = !other.contains(&name) && !many.contains(&name);
             assert_eq!(changes, expected, "{name}");
         }
     }
@@ -194,5 +199,11 @@ mod tests {
         check("vaultmark run --seed many", Err(Exit::Usage));
         check("vaultmark run --set nothing", Err(Exit::Usage));
         check("vaultmark run --color sometimes", Err(Exit::Usage));
+        check("vaultmark run --workers 2", Ok(()));
+        check("vaultmark run --workers 0", Err(Exit::Usage));
+        check("vaultmark run --nats nats://127.0.0.1:4222", Err(Exit::Usage));
+        check("vaultmark run --workers 2 --nats nats://127.0.0.1:4222 --join-timeout 5s", Ok(()));
+        check("vaultmark worker", Err(Exit::Usage));
+        check("vaultmark worker --nats nats://127.0.0.1:4222 --wait soon", Err(Exit::Usage));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vaultmark_results::model::{
     DeviceResult, FaultMark, Hsm, LeanResult, LoadResult, QuorumResult, Recovery, SCHEMA_VERSION,
-    StallTruth, State, Violation, ViolationOperation,
+    StallTruth, State, Violation, ViolationOperation, WorkerResult,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -72,6 +72,15 @@ fn full() -> Run {
         Some(StallTruth { truth_p90_ns: 3, response_p90_ns: 2, service_p90_ns: 1 });
     run.instrument.cpu_share = Some(0.25);
     run.instrument.lean = Some(LeanResult::default());
+    run.workers = vec![WorkerResult {
+        name: "one".to_owned(),
+        lateness_p99_ns: Some(1),
+        cpu_share: Some(0.1),
+        coordination_share: Some(0.001),
+        lost_at_s: Some(1.5),
+        lost_why: Some("nothing was heard of it".to_owned()),
+        ..WorkerResult::default()
+    }];
     run.state = State::Finished;
     totals.summarise(&mut run);
     run
