@@ -64,7 +64,13 @@ fn worked(job: &PartJob, stop: &Arc<Stop>) -> Result<PartOf, RunError> {
     let joined = join(job.join.clone(), &clock, stop)?;
     let Welcome { run_id, worker, workers, .. } = joined.welcome().clone();
     progress.say(&format!("worker {} of {workers} of run {run_id}", worker + 1));
-    let mut part = OnePart { joined, start: None, beside: workers, folder: PathBuf::new() };
+    let mut part = OnePart {
+        joined,
+        start: None,
+        beside: workers,
+        folder: PathBuf::new(),
+        stop: Arc::clone(stop),
+    };
     let measured = measured(job, &mut part, &clock, (stop, &runtime));
     match measured {
         Ok(done) => {
@@ -148,6 +154,7 @@ struct OnePart {
     start: Option<Moment>,
     beside: u64,
     folder: PathBuf,
+    stop: Arc<Stop>,
 }
 
 impl Part for OnePart {
@@ -194,7 +201,7 @@ impl Part for OnePart {
             lean: run.instrument.lean,
             null_cost_ns: run.instrument.null_cost_ns,
             stall_truth: run.instrument.stall_truth,
-            signal: None,
+            signal: self.stop.signal(),
         };
         let told = self.joined.last(&effort.trace, start, summary);
         // What it recorded is worth something only beside what the others did.

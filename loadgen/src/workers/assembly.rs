@@ -80,6 +80,15 @@ pub struct Merged {
     pub ended_at: Moment,
 }
 
+/// Why a worker ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// It saw the vault break its word, which ends a run.
+    Violation,
+    /// In these words.
+    Left(String),
+}
+
 /// What a message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
@@ -174,20 +183,17 @@ impl Assembly {
         (0..self.members.len()).all(|worker| self.has_ended(worker))
     }
 
-    /// Whether one of them ended before it was to: after a violation, or by a signal of its own.
-    pub(super) fn ended_early(&self) -> Option<(usize, String)> {
+    /// Who ended before the run was to, and why: the first that is not counted as lost yet.
+    pub(super) fn ended_early(&self) -> Option<(usize, Early)> {
         let early = |(worker, member): (usize, &Part)| {
-            let summary = member.summary.as_ref()?;
-            let short = summary.ended_at_ns < nanos(self.end.since(self.plan.start));
-            let early = short && member.lost.is_none();
-            early.then(|| {
-                let why = match (summary.violations_count, summary.signal) {
-                    (0, Some(signal)) => format!("signal {signal}"),
-                    (0, None) => "it stopped".to_owned(),
-                    _ => "it saw a violation".to_owned(),
-                };
-                (worker, why)
-            })
+            let summary = member.summary.as_ref().filter(|_| member.lost.is_none())?;
+            let whole = nanos(self.end.since(self.plan.start));
+            let why = match (summary.violations_count, summary.signal) {
+                (0, Some(signal)) => Early::Left(format!("it was ended by signal {signal}")),
+                (0, None) => Early::Left("it stopped by itself".to_owned()),
+                _ => Early::Violation,
+            };
+            (summary.ended_at_ns < whole).then_some((worker, why))
         };
         self.members.iter().enumerate().find_map(early)
     }

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use vaultmark_hsm::{Clock, Moment, clock::nanos};
 use vaultmark_results::OwnInterval;
 
-use super::assembly::{Assembly, News};
+use super::assembly::{Assembly, Early, News};
 use super::clocks::{Asked, Clocks};
 use super::link::{Line, connect, open_stream};
 use super::messages::{
@@ -27,6 +27,10 @@ use crate::run::Stop;
 
 /// Between two looks at who is silent.
 const LOOK: Duration = Duration::from_millis(100);
+/// A look that comes so much later found us without a processor: what was said meanwhile is still on its way here.
+const LOOK_LATE: Duration = Duration::from_millis(400);
+/// For so long it may be.
+const CATCH_UP: Duration = Duration::from_millis(600);
 /// Questions for a worker's time: on one network the shortest round trip of these is close to the best there is.
 const PINGS: usize = 32;
 /// An answer that takes longer says nothing about a clock.
@@ -83,6 +87,7 @@ struct Inner {
     beats: Subscriber,
     data: Subscriber,
     looks: tokio::time::Interval,
+    looked: Moment,
     pulse: Arc<Mutex<Pulse>>,
     /// What a worker is told of its run; its number is filled in.
     welcome: Welcome,
@@ -235,7 +240,7 @@ impl Inner {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let clock = Arc::clone(clock);
-        let opened_at = line.up_since();
+        let (opened_at, looked) = (line.up_since(), clock.now());
         let inner = Self {
             opened_at,
             clock,
@@ -250,6 +255,7 @@ impl Inner {
             beats,
             data,
             looks,
+            looked,
             pulse,
             welcome,
             bad: 0,
@@ -299,9 +305,25 @@ impl Inner {
             Some(message) = self.data.next() => return Event::Data(message),
             Some(message) = joins => self.answer(&message).await,
             Some(message) = self.own_joins.next() => self.answer(&message).await,
-            _ = self.looks.tick() => return Event::Look,
+            _ = self.looks.tick() => {
+                self.catch_up();
+                return Event::Look;
+            }
         }
         Event::Other
+    }
+
+    /// Holds nobody's silence against them that may be ours.
+    fn catch_up(&mut self) {
+        let now = self.clock.now();
+        let late = now.since(self.looked) > LOOK_LATE;
+        self.looked = now;
+        if late {
+            let at_least = now.after(CATCH_UP).before(SILENCE_MAX);
+            for member in self.members.iter_mut().flatten() {
+                member.heard = member.heard.max(at_least);
+            }
+        }
     }
 
     fn heard(&mut self, message: &Message) {
@@ -563,12 +585,12 @@ impl Inner {
                         self.pulse_now().await;
                         stopped = Some(now);
                     }
-                    if let (None, Some((worker, why))) = (stopped, assembly.ended_early()) {
-                        if why.contains("violation") {
-                            stop.end();
-                        } else {
+                    match assembly.ended_early().filter(|_| stopped.is_none()) {
+                        Some((_, Early::Violation)) => stop.end(),
+                        Some((worker, Early::Left(why))) => {
                             self.lose(assembly, worker, &why, start, say);
                         }
+                        None => {}
                     }
                     let overdue = stopped.is_some_and(|at| now.since(at) > drain + AWAY_MAX);
                     self.look(assembly, start, overdue, say).await;

@@ -12,6 +12,8 @@
 mod assembly;
 mod clocks;
 mod coordinator;
+#[cfg(test)]
+mod corpora;
 mod frames;
 mod inbox;
 mod link;

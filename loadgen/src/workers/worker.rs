@@ -12,6 +12,7 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 use tokio::sync::{Notify, mpsc};
 use vaultmark_hsm::{Clock, Moment, clock::nanos};
+use vaultmark_targets::priority::Priority;
 
 use super::frames::Kind;
 use super::link::connect;
@@ -101,6 +102,8 @@ pub fn join(
     let (welcomed, welcome) = crossbeam_channel::bounded(1);
     let (theirs, clock, stop) = (Arc::clone(&shared), Arc::clone(clock), Arc::clone(stop));
     let serve = move || {
+        // Who lives has to be able to say so, however busy the machine; it takes next to nothing for that.
+        Priority::Instrument.take();
         runtime.block_on(async move {
             let asked = ask(&options, &clock, &stop).await;
             let (client, welcome, hello) = match asked {

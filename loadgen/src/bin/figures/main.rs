@@ -14,6 +14,7 @@ mod population;
 mod quorum;
 mod recoveries;
 mod vault;
+mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -104,8 +105,10 @@ impl From<Vec<f64>> for Measured {
     }
 }
 
-const FIGURES: [Figure; 20] = [
+const FIGURES: [Figure; 22] = [
     idle::MILLION,
+    workers::COORDINATION,
+    workers::SCALING,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
@@ -270,7 +273,7 @@ fn main() -> ExitCode {
     // The fleets that are measured are processes of this binary.
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault")))
+        .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault" | "worker")))
     {
         return vaultmark::cli::main(std::env::args_os());
     }
