@@ -90,8 +90,8 @@ fn coordinated(job: &Job<'_>, many: &Many, stop: &Arc<Stop>) -> Result<Done, Run
     let fresh = population.as_ref().map(Population::is_fresh);
     let progress = &mut bench.progress;
     coordinator.gather(fresh, (many.join_timeout, stop), |text| progress.say(text))?;
-    let writer = bench.begin()?;
     let start = coordinator.start()?;
+    let writer = bench.begin().inspect_err(|error| coordinator.tell_over(&error.to_string()))?;
     let plan = Plan::of(scenario, start, 0, many.workers, false);
     let (measure_start, faults) = (plan.measure_start(), &scenario.faults);
     let injection = population.as_ref().map_or_else(Injection::none, |population| {

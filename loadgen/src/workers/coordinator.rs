@@ -580,7 +580,7 @@ impl Inner {
                 Event::Look => {
                     let now = self.clock.now();
                     if stopped.is_none() && stop.flag.load(std::sync::atomic::Ordering::Relaxed) {
-                        assembly.stop(Moment::ZERO.after(now.since(start)));
+                        assembly.stop(now);
                         self.tell(Pulse::Stop { why: "the run was stopped".to_owned() });
                         self.pulse_now().await;
                         stopped = Some(now);

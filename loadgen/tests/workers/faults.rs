@@ -14,6 +14,13 @@ fn longer(place: &Place, name: &str, more: &str) {
     place.write(name, &format!("{text}{more}"));
 }
 
+/// Waits until a run has gone on for so long and some more.
+fn goes_on(place: &Place, coordinator: &Process, seconds: u64) {
+    // Its first second is told as soon as it is merged.
+    coordinator.says("warm-up");
+    place.pass(Duration::from_secs(seconds));
+}
+
 /// What a scenario offers if nothing goes wrong.
 fn whole(place: &Place, scenario: &str) -> Vec<(String, u64)> {
     place.spawn(&["run", scenario, "--out", "whole"]).ends_with(0);
@@ -36,7 +43,7 @@ fn a_killed_worker_is_seen_and_its_share_is_unsent() {
     longer(&place, "long.toml", "");
     let coordinator = place.coordinator("long.toml", 2, "merged");
     let (stays, dies) = (place.worker("stays"), place.worker("dies"));
-    coordinator.says("measure 2 s");
+    goes_on(&place, &coordinator, 2);
     let killed = place.clock.now();
     dies.signal(Signal::KILL);
     let (seen, line) = coordinator.says("worker \"dies\" is lost");
@@ -78,7 +85,7 @@ fn a_run_may_go_on_without_a_lost_worker() {
     longer(&place, "long.toml", "lost_workers = \"go on\"\n");
     let coordinator = place.coordinator("long.toml", 2, "merged");
     let (stays, dies) = (place.worker("stays"), place.worker("dies"));
-    coordinator.says("measure 2 s");
+    goes_on(&place, &coordinator, 2);
     // Not killed: it hangs, and goes on when the others are without it already.
     dies.signal(Signal::STOP);
     coordinator.says("worker \"dies\" is lost");
@@ -101,11 +108,12 @@ fn a_run_may_go_on_without_a_lost_worker() {
 #[test]
 fn who_does_not_fit_is_told_why() {
     let Some(place) = Place::new() else { return };
-    let coordinator = place.coordinator("shared.toml", 2, "merged");
+    longer(&place, "long.toml", "");
+    let coordinator = place.coordinator("long.toml", 2, "merged");
     let id = run_id(&coordinator);
     let first = place.worker("one");
     coordinator.says("1 of 2 workers have come: one");
-    let said = place.worker_with("one", &["--out", "other"]).ends_with(2);
+    let said = place.worker("one").ends_with(2);
     assert!(said.contains("a worker called \"one\" takes part already"), "{said}");
     let said = place.worker("no/name").ends_with(2);
     assert!(said.contains("--name \"no/name\""), "{said}");
@@ -178,12 +186,12 @@ fn without_nats_nothing_begins() {
 fn too_few_workers_are_no_run() {
     let Some(place) = Place::new() else { return };
     let url = place.url();
-    let more = ["--workers", "2", "--nats", &url, "--join-timeout", "3s"];
+    let more = ["--workers", "2", "--nats", &url, "--join-timeout", "6s"];
     let coordinator =
         place.spawn(&[&["run", "shared.toml", "--out", "merged"][..], &more].concat());
     let alone = place.worker("alone");
     let said = coordinator.ends_with(1);
-    assert!(said.contains("1 of 2 workers came within 3 s (alone)"), "{said}");
+    assert!(said.contains("1 of 2 workers came within 6 s (alone)"), "{said}");
     let said = alone.ends_with(1);
     assert!(said.contains("1 of 2 workers came"), "{said}");
 }
@@ -194,10 +202,10 @@ fn nats_may_restart_in_the_middle() {
     longer(&place, "long.toml", "");
     let coordinator = place.coordinator("long.toml", 2, "merged");
     let workers = [place.worker("one"), place.worker("two")];
-    coordinator.says("measure 2 s");
+    goes_on(&place, &coordinator, 2);
     place.kill_server();
     // For longer than a worker may be silent.
-    place.clock.park_until(place.clock.now().after(Duration::from_millis(2_500)));
+    place.pass(Duration::from_millis(2_500));
     place.start_server();
     coordinator.ends_with(0);
     for worker in workers {
@@ -216,7 +224,7 @@ fn without_nats_everybody_ends_and_keeps_what_it_has() {
     place.write("long.toml", &SCENARIO.replace("measure = \"3s\"", "measure = \"10m\""));
     let coordinator = place.coordinator("long.toml", 1, "merged");
     let worker = place.worker("one");
-    coordinator.says("measure 2 s");
+    goes_on(&place, &coordinator, 2);
     place.kill_server();
     let gone = place.clock.now();
     let said = worker.ends_with(1);
@@ -241,7 +249,7 @@ fn without_a_coordinator_workers_end() {
     place.write("long.toml", &SCENARIO.replace("measure = \"3s\"", "measure = \"10m\""));
     let coordinator = place.coordinator("long.toml", 1, "merged");
     let worker = place.worker("one");
-    coordinator.says("measure 1 s");
+    goes_on(&place, &coordinator, 1);
     coordinator.signal(Signal::KILL);
     let killed = place.clock.now();
     let said = worker.ends_with(1);
@@ -258,7 +266,7 @@ fn an_interrupted_run_keeps_what_all_of_them_had() {
     place.write("long.toml", &SCENARIO.replace("measure = \"3s\"", "measure = \"10m\""));
     let coordinator = place.coordinator("long.toml", 2, "merged");
     let workers = [place.worker("one"), place.worker("two")];
-    coordinator.says("measure 2 s");
+    goes_on(&place, &coordinator, 2);
     coordinator.signal(Signal::INT);
     coordinator.ends_with(130);
     for worker in workers {

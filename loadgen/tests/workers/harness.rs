@@ -146,6 +146,14 @@ impl Place {
         serde_json::from_slice(&bytes).expect("it is JSON")
     }
 
+    /// Lets some time go by.
+    pub(crate) fn pass(&self, time: Duration) {
+        let end = self.clock.now().after(time);
+        while self.clock.now() < end {
+            self.clock.park_until(end);
+        }
+    }
+
     /// Waits for something.
     pub(crate) fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
         let end = self.clock.now().after(PATIENCE);

@@ -4,5 +4,6 @@
 #![cfg(feature = "nats")]
 
 mod faults;
+mod fleet;
 mod harness;
 mod merge;

@@ -169,6 +169,14 @@ impl Run<'_> {
         Err(format!("the coordinator does not say \"{words}\":{all}"))
     }
 
+    /// Waits until its measurement phase has begun.
+    fn warm(&self, lab: &Lab) -> Result<(), String> {
+        // Its first second is told as soon as it is merged.
+        let merged = self.says("warm-up")?;
+        lab.clock.park_until(merged.after(Duration::from_millis(500)));
+        Ok(())
+    }
+
     fn end(&mut self) -> Result<vaultmark_results::Run, String> {
         let ended = self.coordinator.0.wait().map_err(|error| error.to_string())?;
         for process in &mut self.processes {
@@ -202,7 +210,7 @@ fn coordination(lab: &Lab) -> Result<Measured, String> {
     let (mut runs, mut exact, mut samples) = (Vec::new(), true, 0);
     for number in 1..=RUNS {
         let mut run = bed.run(&format!("cost-{number}"), &text, 4)?;
-        run.says("measure ")?;
+        run.warm(lab)?;
         let (from, before) = (lab.clock.now(), run.cpu()?);
         lab.clock.park_until(from.after(Duration::from_secs(MEASURE_S - 2)));
         let (to, after) = (lab.clock.now(), run.cpu()?);
@@ -257,7 +265,7 @@ fn seen_within(bed: &Bed<'_>) -> Result<Vec<f64>, String> {
     let mut all = Vec::new();
     for number in 1..=RUNS {
         let mut run = bed.run(&format!("killed-{number}"), &text, 2)?;
-        run.says("measure ")?;
+        run.warm(bed.lab)?;
         // Anywhere between two of its beats.
         let at = bed
             .lab
