@@ -36,6 +36,8 @@ command -v certutil >/dev/null || missing+=(libnss3-tools)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)
+# Debian has it where only root's path leads.
+command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ] || missing+=(nats-server)
 # Compiles the client of etcd, a target that only the figures use.
 command -v protoc >/dev/null || missing+=(protobuf-compiler)
 [ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)

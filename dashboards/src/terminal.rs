@@ -329,4 +329,16 @@ fn instrument(page: &mut Page, run: &Run) {
     }
     let parts: Vec<String> = parts.iter().map(|part| tied(part)).collect();
     page.wrapped("  ", 4, &format!("instrument: {}", parts.join(", ")));
+    for worker in &run.workers {
+        let machine = format!("worker {} on {}", worker.name, worker.machine);
+        let mut parts = vec![format!("{} operations", format_count(worker.samples))];
+        parts.push(format!("late by p99 {}", words::duration(worker.lateness_p99_ns)));
+        parts.push(format!("clock known to {}", format_duration(worker.uncertainty_ns)));
+        if let Some(at) = worker.lost_at_s {
+            let unsent = format_count(worker.unsent);
+            parts.push(format!("lost at {at:.1} s, {unsent} arrivals not sent"));
+        }
+        let parts: Vec<String> = parts.iter().map(|part| tied(part)).collect();
+        page.wrapped("  ", 4, &format!("{}: {}", plain(&machine), parts.join(", ")));
+    }
 }

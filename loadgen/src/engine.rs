@@ -13,9 +13,11 @@ use std::time::Duration;
 use vaultmark_hsm::{Clock, Moment};
 use vaultmark_targets::{Operation, Outcome, Reply, Request, Target};
 
+mod layout;
 mod plan;
 mod stream;
 
+pub use layout::Layout;
 pub use plan::{GuessCheck, Plan};
 pub(crate) use stream::seed_of_load;
 

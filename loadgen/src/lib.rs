@@ -3,7 +3,7 @@
 //! The folders are the road of one operation: `scenario` says what is asked, `arrival` when,
 //! `workload` of whom; `engine` sends it through `slab`; `recorder` keeps what was seen,
 //! `guesses` checks the vault's bound on guesses, `recovery` tells how long a fault was felt; `run` joins
-//! these with a target, `results` and `dashboards`; `hsm_bench` measures a device by itself. `innocence` makes the instrument tell on itself.
+//! these with a target, `results` and `dashboards`; `workers` shares a run among processes; `hsm_bench` measures a device by itself. `innocence` makes the instrument tell on itself.
 
 pub mod arrival;
 pub mod chance;
@@ -23,4 +23,6 @@ pub mod scenario;
 pub mod search;
 pub mod slab;
 pub mod sweep;
+#[cfg(feature = "nats")]
+pub mod workers;
 pub mod workload;

@@ -79,7 +79,46 @@ impl Trace {
     /// Adds what another worker saw.
     pub fn merge(&mut self, other: Self) {
         self.events.extend(other.events);
-        self.lost += other.lost;
+        self.lost = self.lost.saturating_add(other.lost);
+    }
+
+    /// As bytes, times from the start of the run: how many did not fit (8), then for each operation intended (8),
+    /// completed (8), account (8), good (1); little-endian. Empty if there is nothing to tell.
+    #[must_use]
+    pub fn encode(&self, start: Moment) -> Vec<u8> {
+        if self.events.is_empty() && self.lost == 0 {
+            return Vec::new();
+        }
+        let mut out = self.lost.to_le_bytes().to_vec();
+        for event in &self.events {
+            let Event { intended, completed, account, good } = *event;
+            let times = [nanos(intended.since(start)), nanos(completed.since(start)), account];
+            out.extend(times.iter().flat_map(|one| one.to_le_bytes()));
+            out.push(good.into());
+        }
+        out
+    }
+
+    /// What [`Self::encode`] wrote, of a run that starts at `start` here; `None`: it wrote none of that.
+    #[must_use]
+    pub fn decode(bytes: &[u8], start: Moment) -> Option<Self> {
+        const EVENT: usize = 25;
+        let (lost, rest) = bytes.split_first_chunk::<8>()?;
+        if rest.len() % EVENT != 0 || rest.len() / EVENT > EVENTS_MAX {
+            return None;
+        }
+        let event = |row: &[u8]| -> Option<Event> {
+            let (intended, row) = row.split_first_chunk::<8>()?;
+            let (completed, row) = row.split_first_chunk::<8>()?;
+            let (account, good) = row.split_first_chunk::<8>()?;
+            let at = |ns: &[u8; 8]| start.after(Duration::from_nanos(u64::from_le_bytes(*ns)));
+            let (intended, completed) = (at(intended), at(completed));
+            let good = *good.first()?;
+            let account = u64::from_le_bytes(*account);
+            (good < 2).then_some(Event { intended, completed, account, good: good == 1 })
+        };
+        let events = rest.chunks_exact(EVENT).map(event).collect::<Option<Vec<Event>>>()?;
+        Some(Self { windows: Vec::new(), events, lost: u64::from_le_bytes(*lost) })
     }
 
     /// Operations that did not fit: what is told of the last faults rests on the ones before.

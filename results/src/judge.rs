@@ -317,7 +317,9 @@ fn fail_reasons(rows: &[Row], all: &Arrivals) -> Vec<String> {
 fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<String> {
     let validity = &totals.terms().validity;
     let mut reasons = Vec::new();
-    let ended = all.completed + all.unsent();
+    // What a lost worker had begun with is in neither: nobody knows how it ended.
+    let unanswered: u64 = run.workers.iter().map(|worker| worker.unanswered).sum();
+    let ended = all.completed + all.unsent() + unanswered;
     if ended > all.intended || (ended < all.intended && !run.cut_short) {
         reasons.push(format!(
             "the instrument lost count: {} arrivals were intended, {} ended and {} were never sent",
@@ -326,6 +328,7 @@ fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> 
             format_count(all.unsent())
         ));
     }
+    reasons.extend(lost_workers(totals, run).0);
     let unsent = share(all.unsent_instrument, all.intended).unwrap_or(0.0);
     if unsent > validity.unsent_share_max {
         reasons.push(format!(
@@ -338,6 +341,16 @@ fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> 
         ) + &for_want_of(run));
     }
     reasons.extend(lateness_reason(totals).map(|reason| reason + &for_want_of(run)));
+    let limit = lateness_limit(totals).0;
+    for worker in run.workers.iter().filter(|worker| worker.uncertainty_ns > limit) {
+        reasons.push(format!(
+            "worker \"{}\" may have started {} too early or too late: so uncertain is its clock, and the limit is that \
+             of lateness, {}",
+            worker.name,
+            format_duration(worker.uncertainty_ns),
+            format_duration(limit)
+        ));
+    }
     if let Some(throttled) = run.instrument.throttled_share
         && throttled > validity.throttled_share_max
     {
@@ -356,14 +369,20 @@ fn invalid_reasons(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> 
     reasons
 }
 
-fn lateness_reason(totals: &Totals) -> Option<String> {
+/// How late the instrument may be, and the response p99 that this rests on.
+fn lateness_limit(totals: &Totals) -> (u64, u64) {
     let validity = &totals.terms().validity;
-    let lateness = quantile(totals.lateness(), 0.99)?;
     // Over what ended, however it did: were the rest counted as infinitely slow, a target that
     // fails would excuse any lateness.
     let response = quantile(&totals.sum(None, Time::Response, false), 0.99).unwrap_or(0);
     let by_share = whole(validity.lateness_share_max * float(response));
-    let limit = validity.lateness_floor_ns.max(by_share);
+    (validity.lateness_floor_ns.max(by_share), response)
+}
+
+fn lateness_reason(totals: &Totals) -> Option<String> {
+    let validity = &totals.terms().validity;
+    let lateness = quantile(totals.lateness(), 0.99)?;
+    let (limit, response) = lateness_limit(totals);
     (lateness > limit).then(|| {
         format!(
             "the instrument was late: lateness p99 is {}, the limit is {} (the larger of {} and {} \
@@ -428,6 +447,65 @@ fn stolen(run: &Run) -> Option<String> {
     ))
 }
 
+/// What is said of workers that were lost: as reasons, or as warnings where the run goes on without.
+fn lost_workers(totals: &Totals, run: &Run) -> (Vec<String>, Vec<String>) {
+    let goes_on = totals.terms().validity.goes_on_without_lost_workers;
+    let lost = run.workers.iter().filter_map(|worker| Some((worker, worker.lost_at_s?)));
+    let told = lost.map(|(worker, at)| {
+        let why = worker.lost_why.as_deref().unwrap_or("nothing was heard of it");
+        let unsent = format_count(worker.unsent);
+        let counted = if goes_on {
+            format!(
+                "{unsent} arrivals of its share were not offered, and are not in the offered rate"
+            )
+        } else {
+            format!("{unsent} arrivals of its share count as unsent")
+        };
+        let unanswered = match worker.unanswered {
+            0 => String::new(),
+            n => format!(
+                "; {} more it had begun with, and they count as infinitely slow",
+                format_count(n)
+            ),
+        };
+        format!(
+            "worker \"{}\" was lost {at:.1} s after the start ({why}): {counted}{unanswered}",
+            worker.name
+        )
+    });
+    let told = told.collect();
+    if goes_on { (Vec::new(), told) } else { (told, Vec::new()) }
+}
+
+/// So uncertain a clock is told, though it spoils nothing yet: on one network a round trip takes less.
+const UNCERTAINTY_TOLD_NS: u64 = 5_000_000;
+
+/// Workers that were slower than the rest, or whose clocks are not well known.
+fn worker_warnings(totals: &Totals, run: &Run) -> Vec<String> {
+    let mut warnings = lost_workers(totals, run).1;
+    let limit = lateness_limit(totals).0;
+    for worker in &run.workers {
+        if worker.uncertainty_ns > UNCERTAINTY_TOLD_NS {
+            warnings.push(format!(
+                "the clock of worker \"{}\" is known to {} only",
+                worker.name,
+                format_duration(worker.uncertainty_ns)
+            ));
+        }
+        if let Some(late) = worker.lateness_p99_ns.filter(|late| *late > limit) {
+            warnings.push(format!(
+                "worker \"{}\" on {} was too slow for its share: its lateness p99 is {}, the limit for all of them \
+                 together is {}",
+                worker.name,
+                worker.machine,
+                format_duration(late),
+                format_duration(limit)
+            ));
+        }
+    }
+    warnings
+}
+
 fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<String> {
     let mut warnings = Vec::new();
     if run.cut_short {
@@ -443,6 +521,7 @@ fn warnings(totals: &Totals, rows: &[Row], run: &Run, all: &Arrivals) -> Vec<Str
         }
     }
     warnings.extend(closed_loop_warning(run, rows));
+    warnings.extend(worker_warnings(totals, run));
     for row in rows.iter().filter(|row| row.result.under_sampled) {
         warnings.push(format!(
             "{} rests on few samples: fewer than ten of {} operations lie above it",

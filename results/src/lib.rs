@@ -17,6 +17,7 @@ pub mod slo;
 pub mod stages;
 pub mod totals;
 pub mod units;
+pub mod wire;
 
 pub use bundle::{Bundle, BundleError, BundleWriter, Second};
 pub use card::{Card, CardError};
@@ -26,3 +27,4 @@ pub use phase::Phase;
 pub use slo::Rule;
 pub use stages::{SparseStageBins, StageBins, StageMeans};
 pub use totals::{Terms, Times, Totals, Validity};
+pub use wire::OwnInterval;

@@ -72,6 +72,9 @@ pub struct Run {
     pub operations: BTreeMap<String, OperationResult>,
     /// The instrument's account of itself.
     pub instrument: Instrument,
+    /// The processes that sent, where there were several; empty where this one did.
+    #[serde(default)]
+    pub workers: Vec<WorkerResult>,
     /// What the device did.
     #[serde(default)]
     pub device: Option<DeviceResult>,
@@ -331,6 +334,40 @@ pub struct Instrument {
     /// How lean the clients were; null for others.
     #[serde(default)]
     pub lean: Option<LeanResult>,
+}
+
+/// One of several processes that sent, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerResult {
+    /// Its name.
+    pub name: String,
+    /// The machine it ran on, as it calls itself.
+    pub machine: String,
+    /// Cores it might use there.
+    pub cores: u64,
+    /// Its calendar clock less the coordinator's, nanoseconds. The start was told in its own clock: this is for
+    /// whoever compares logs.
+    pub clock_offset_ns: i64,
+    /// By how much that may be wrong, and so when it really started: half of the shortest round trip.
+    pub uncertainty_ns: u64,
+    /// Operations that ended with it, all phases.
+    pub samples: u64,
+    /// Its own lateness p99, measurement phase; null: it sent nothing that could be late.
+    pub lateness_p99_ns: Option<u64>,
+    /// Processor time of its sending thread, spinning excluded, as a share of one core; null: it did not live to
+    /// tell.
+    pub cpu_share: Option<f64>,
+    /// Processor time it took to be coordinated, as a share of one core.
+    pub coordination_share: Option<f64>,
+    /// When it was last heard of, seconds from the start of the run, if it left before its end.
+    pub lost_at_s: Option<f64>,
+    /// Why it is counted as lost.
+    pub lost_why: Option<String>,
+    /// Arrivals of the measurement phase that were its to send and that it did not, or nobody knows of: counted
+    /// as unsent unless the run was to go on without.
+    pub unsent: u64,
+    /// Arrivals of the measurement phase that it had begun with and whose end it did not tell.
+    pub unanswered: u64,
 }
 
 /// How lean clients were: what they left out and made beforehand.

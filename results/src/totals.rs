@@ -51,6 +51,9 @@ pub struct Validity {
     pub lateness_share_max: f64,
     /// Largest share of the run that sending threads may be runnable but not run.
     pub throttled_share_max: f64,
+    /// Whether a run is worth something that lost a worker: its figures are of the others then.
+    #[serde(default)]
+    pub goes_on_without_lost_workers: bool,
 }
 
 /// The three times of the operations that ended in one way.

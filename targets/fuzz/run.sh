@@ -20,11 +20,18 @@ command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
-  for file in targets/fuzz/fuzz_targets/*.rs; do names+=("$(basename "$file" .rs)"); done
+  for file in {targets,loadgen}/fuzz/fuzz_targets/*.rs; do names+=("$(basename "$file" .rs)"); done
 fi
 
+# What comes over NATS is read by the load generator; everything else from outside by the targets.
+home() {
+  if [ -e "loadgen/fuzz/fuzz_targets/$1.rs" ]; then echo loadgen/fuzz; else echo targets/fuzz; fi
+}
+
 # -O: what is asserted where is Cargo.toml's to say.
-cargo fuzz build -O --fuzz-dir targets/fuzz --target-dir target/fuzz -s none
+for dir in $(for name in "${names[@]}"; do home "$name"; done | sort -u); do
+  cargo fuzz build -O --fuzz-dir "$dir" --target-dir target/fuzz -s none
+done
 for name in "${names[@]}"; do
   # What libFuzzer finds on the way is kept apart: only what was minimised is committed.
   found=target/fuzz/corpus/$name
@@ -34,8 +41,9 @@ for name in "${names[@]}"; do
   # that wants 512 MiB for either is a find.
   len=4096
   if [ "$name" = relay_connection ]; then len=16384; fi
-  cargo fuzz run -O --fuzz-dir targets/fuzz --target-dir target/fuzz -s none "$name" \
-    "$found" "targets/fuzz/corpus/$name" -- \
+  dir=$(home "$name")
+  cargo fuzz run -O --fuzz-dir "$dir" --target-dir target/fuzz -s none "$name" \
+    "$found" "$dir/corpus/$name" -- \
     -max_total_time="$seconds" -max_len="$len" -rss_limit_mb=512 -timeout=10 -print_final_stats=1 \
     -artifact_prefix="target/fuzz/artifacts/$name/"
 done

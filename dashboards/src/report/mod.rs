@@ -9,6 +9,7 @@ mod machine;
 mod numbers;
 pub(crate) mod page;
 mod results;
+mod workers;
 
 use std::fmt;
 
@@ -68,6 +69,7 @@ pub fn report_html(input: &ReportInput) -> Result<String, ReportError> {
     sections.extend(results::stages(run)?);
     sections.push(results::errors(run));
     sections.push(machine::instrument(run));
+    sections.extend(workers::workers(run));
     sections.push(machine::device(run));
     sections.push(machine::provenance(run));
     sections.push(numbers::every_number(input));

@@ -99,6 +99,7 @@ impl Sample {
                 lateness_floor_ns: 1_000_000,
                 lateness_share_max: 0.05,
                 throttled_share_max: 0.05,
+                goes_on_without_lost_workers: false,
             },
         };
         let mut totals = Totals::new(terms);
@@ -314,6 +315,7 @@ impl Sample {
             goodput_per_s: 0.0,
             unsent: 0,
             operations: BTreeMap::new(),
+            workers: Vec::new(),
             instrument: Instrument {
                 workers: 1,
                 cpu_share: Some(0.0342),

@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::ui::{Colour, Progress};
+use super::worker::ManyArgs;
 use crate::scenario::diagnostic::nearest;
 use crate::scenario::{
     Diagnostic, Diagnostics, Overrides, SHIPPED, Scenario, ScenarioFile, Setting, Shipped,
@@ -34,7 +35,9 @@ Examples:
   vaultmark run quickstart --hsm softhsm:seed-inside --slo \"recover.service.p99 < 50ms\"
   vaultmark run register-burst --set load.newcomers.arrival.to=300/s --dry-run
   vaultmark run leader-kill --fleet fleets/three/client.toml
-  vaultmark run recover-steady --fleet fleets/three/client.toml --population-only --check 1000")]
+  vaultmark run recover-steady --fleet fleets/three/client.toml --population-only --check 1000
+  vaultmark run null --workers 2
+  vaultmark run null --workers 4 --nats nats://127.0.0.1:4222")]
 pub struct RunArgs {
     /// A scenario file, or the name of a scenario that comes with the program (see list)
     #[arg(default_value = "quickstart")]
@@ -55,6 +58,9 @@ pub struct RunArgs {
     /// Then recover so many accounts of it, drawn by the seed, and tell how many return their keys
     #[arg(long, value_name = "N", requires = "population_only", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub check: Option<u64>,
+    /// Who offers the load.
+    #[command(flatten)]
+    pub many: ManyArgs,
     // Last, since the heading of these flags would also stand above whatever followed.
     /// What the command line changes in the scenario.
     #[command(flatten)]

@@ -45,6 +45,7 @@ fn perform(cli: &Cli, ui: &mut Ui) -> Exit {
         Command::Run(args) => super::run::run(args, &cli.global, ui),
         Command::Search(args) => super::search::run(args, &cli.global, ui),
         Command::Sweep(args) => super::sweep::run(args, &cli.global, ui),
+        Command::Worker(args) => super::worker::worker(args, &cli.global, ui),
         Command::Report(args) => super::report::report(args, &here, &cli.global, ui),
         Command::Check(args) => super::check::check(args, ui),
         Command::Init(args) => super::init::init(args, &here, ui),

@@ -18,6 +18,7 @@ pub mod search;
 pub mod sweep;
 pub mod ui;
 pub mod vault;
+pub mod worker;
 
 use std::ffi::OsString;
 
@@ -35,6 +36,7 @@ pub use search::SearchArgs;
 pub use sweep::SweepArgs;
 pub use ui::{Progress, Ui};
 pub use vault::VaultArgs;
+pub use worker::WorkerArgs;
 
 /// `vaultmark`.
 #[derive(Clone, Debug, Parser)]
@@ -65,6 +67,8 @@ pub enum Command {
     Search(SearchArgs),
     /// Run a scenario at every combination of some fields' values
     Sweep(SweepArgs),
+    /// Offer one part of a run's load, with workers on other machines, coordinated over NATS
+    Worker(WorkerArgs),
     /// Write the report of a run, and print its summary
     Report(ReportArgs),
     /// Check scenario files: tell every mistake at once
@@ -178,8 +182,9 @@ mod tests {
         for argument in run.get_arguments() {
             let name = argument.get_id().as_str();
             let changes = argument.get_help_heading() == Some("Changes to the scenario");
-            let expected =
-                !["scenario", "dry_run", "out", "json", "population_only", "check"].contains(&name);
+            let other = ["scenario", "dry_run", "out", "json", "population_only", "check"];
+            let many = ["workers", "nats", "join_timeout", "nats_creds", "nats_ca"];
+            let expected = !other.contains(&name) && !many.contains(&name);
             assert_eq!(changes, expected, "{name}");
         }
     }
@@ -205,5 +210,11 @@ mod tests {
         check("vaultmark run --seed many", Err(Exit::Usage));
         check("vaultmark run --set nothing", Err(Exit::Usage));
         check("vaultmark run --color sometimes", Err(Exit::Usage));
+        check("vaultmark run --workers 2", Ok(()));
+        check("vaultmark run --workers 0", Err(Exit::Usage));
+        check("vaultmark run --nats nats://127.0.0.1:4222", Err(Exit::Usage));
+        check("vaultmark run --workers 2 --nats nats://127.0.0.1:4222 --join-timeout 5s", Ok(()));
+        check("vaultmark worker", Err(Exit::Usage));
+        check("vaultmark worker --nats nats://127.0.0.1:4222 --wait soon", Err(Exit::Usage));
     }
 }

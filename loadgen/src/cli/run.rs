@@ -17,6 +17,11 @@ const WIDTH_DEFAULT: usize = 100;
 
 /// Runs a scenario.
 pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
+    #[cfg(not(feature = "nats"))]
+    if args.many.nats.is_some() {
+        ui.error(super::worker::HOW);
+        return Exit::Usage;
+    }
     let scenario = match args.resolve() {
         Ok(scenario) => scenario,
         Err(mistakes) => {
@@ -37,7 +42,7 @@ pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
         command: command_line(std::env::args()),
         progress: mode(global),
     };
-    let done = match run::run(&job, &Stop::new()) {
+    let done = match offered(args, &job) {
         Ok(done) => done,
         Err(error) => return failed(&error, ui),
     };
@@ -58,6 +63,16 @@ pub fn run(args: &RunArgs, global: &GlobalArgs, ui: &mut Ui) -> Exit {
         Some(_) => Exit::Interrupted,
         None => exit_of(&done.run),
     }
+}
+
+/// By threads of this process, or by workers elsewhere.
+fn offered(args: &RunArgs, job: &Job<'_>) -> Result<run::Done, RunError> {
+    let many = &args.many;
+    #[cfg(feature = "nats")]
+    if let Some(many) = many.many() {
+        return run::coordinate(job, &many, &Stop::new());
+    }
+    run::run_on(job, many.workers.unwrap_or(1), &Stop::new())
 }
 
 /// Registers the population of a fleet, and nothing else.
@@ -98,12 +113,13 @@ fn populated(args: &RunArgs, scenario: &Scenario, global: &GlobalArgs, ui: &mut 
     }
 }
 
-fn failed(error: &RunError, ui: &mut Ui) -> Exit {
+pub(super) fn failed(error: &RunError, ui: &mut Ui) -> Exit {
     ui.error(&error.to_string());
-    if matches!(error, RunError::Fleet(_) | RunError::Machine(_)) {
-        Exit::Usage
-    } else {
-        Exit::Error
+    match error {
+        RunError::Fleet(_) | RunError::Machine(_) => Exit::Usage,
+        RunError::Stopped(15) => Exit::Terminated,
+        RunError::Stopped(_) => Exit::Interrupted,
+        _ => Exit::Error,
     }
 }
 

@@ -16,7 +16,7 @@ use vaultmark_targets::embedded::{EmbeddedConfig, EmbeddedCounters, EmbeddedErro
 use vaultmark_targets::{Fault, embedded};
 
 use super::faults::{Injection, Injector};
-use super::{Around, Bench, Done, LEAD, RunError, lean};
+use super::{Around, Bench, Done, RunError, lean};
 use crate::devices::open_for_vault;
 use crate::engine::GuessCheck;
 use crate::host;
@@ -98,7 +98,7 @@ pub(super) fn run(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunEr
     bench.prepare(|end, wanted, progress| vault.prepare(end, wanted, progress))?;
 
     let before = vault.counters();
-    let start = bench.clock.now().after(LEAD);
+    let start = bench.common_start()?;
     let measure_start = start.after(scenario.phases.warm_up);
     let injection =
         Injection::begin(&vault, &scenario.faults, &bench.clock, measure_start, runtime);

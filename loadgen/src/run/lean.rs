@@ -1,6 +1,6 @@
 //! What lean clients need before a run, and what they did in it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
@@ -67,10 +67,12 @@ struct Expected {
     workloads: Vec<Workload>,
     /// Every number is below.
     end: u64,
+    /// The workers of this process, and how many there are.
+    share: (Range<u64>, u64),
 }
 
 impl Expected {
-    fn of(scenario: &Scenario) -> Self {
+    fn of(scenario: &Scenario, share: (Range<u64>, u64)) -> Self {
         let loads = &scenario.loads;
         let numbered = |n: usize| {
             let (seed, start) = (seed_of_load(scenario.seed, n), Moment::ZERO);
@@ -92,13 +94,17 @@ impl Expected {
         // As the engine has them.
         let seed = |n| seed_of_load(scenario.seed, n);
         let workload = |n| Workload::new(seed(n), n, &scenario.population, loads);
-        Self { workloads: (0..loads.len()).map(workload).collect(), end }
+        Self { workloads: (0..loads.len()).map(workload).collect(), end, share }
     }
 
+    /// Whether it is a recovery, and this process's.
     fn is_recovery(&self, number: u64) -> bool {
         let loads = self.workloads.len() as u64;
         let load = usize::try_from(number % loads).unwrap_or_default();
-        self.workloads[load].operation(number / loads) != Operation::Register
+        let (workload, number) = (&self.workloads[load], number / loads);
+        let (own, workers) = &self.share;
+        let is_own = *workers == 1 || own.contains(&workload.worker(number, *workers));
+        is_own && workload.operation(number) != Operation::Register
     }
 }
 
@@ -119,7 +125,7 @@ impl Bench<'_> {
         if scenario.client.fidelity != Fidelity::Lean {
             return Ok(());
         }
-        let expected = Expected::of(scenario);
+        let expected = Expected::of(scenario, self.share());
         let end = expected.end;
         let begun = host::process_cpu();
         let (progress, stop) = (&mut self.progress, &self.stop);
@@ -183,8 +189,15 @@ mod tests {
                     name = \"a\"\narrival = { kind = \"constant\", rate = \"10/s\" }\nmix = { recover = 1, register = 1 }\n\
                     [[load]]\nname = \"b\"\narrival = { kind = \"constant\", rate = \"4/s\" }\nmix = { register = 1 }\n";
         let scenario = ScenarioFile::parse("lean.toml", text).unwrap().resolve().unwrap();
-        let expected = Expected::of(&scenario);
+        let expected = Expected::of(&scenario, (0..1, 1));
         assert_eq!(expected.end, 100);
+        // Several workers prepare the same, each its own.
+        let of = |worker| Expected::of(&scenario, (worker..worker + 1, 3));
+        let workers = [of(0), of(1), of(2)];
+        for number in 0..100 {
+            let by = workers.iter().filter(|one| one.is_recovery(number)).count();
+            assert_eq!(by, usize::from(expected.is_recovery(number)), "{number}");
+        }
         let wanted: Vec<u64> = (0..100).filter(|number| expected.is_recovery(*number)).collect();
         assert!(wanted.iter().all(|number| number % 2 == 0), "the second load registers only");
         assert!(

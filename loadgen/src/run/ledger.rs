@@ -90,8 +90,7 @@ impl Ledger {
         seed: u64,
         stretching: &str,
     ) -> Result<Self, LedgerError> {
-        let short: String = fleet.chars().take(8).collect();
-        let path = client_file.with_file_name(format!("population-{short}-{seed}.json"));
+        let path = path_of(client_file, fleet, seed);
         let io = |error| LedgerError::Io(path.clone(), error);
         let lock = File::options()
             .create(true)
@@ -156,6 +155,16 @@ impl Ledger {
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
         fs::rename(&unfinished, &self.path).map_err(io)
     }
+}
+
+/// Where lean clients keep the keys of accounts whose ledger somebody else has.
+pub(super) fn keys_beside(client_file: &Path, fleet: &str, seed: u64) -> PathBuf {
+    path_of(client_file, fleet, seed).with_extension("keys")
+}
+
+fn path_of(client_file: &Path, fleet: &str, seed: u64) -> PathBuf {
+    let short: String = fleet.chars().take(8).collect();
+    client_file.with_file_name(format!("population-{short}-{seed}.json"))
 }
 
 fn read(path: &Path) -> Result<Option<Written>, LedgerError> {

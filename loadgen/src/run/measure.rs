@@ -1,6 +1,7 @@
 //! Workers on threads of their own, and the collector that merges what they saw second by second.
 //! Under a simulated clock there is one worker, on the calling thread.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -36,12 +37,36 @@ pub struct Effort {
     pub unretried: u64,
     /// Turns of their loops that took too long.
     pub stalls: Stalls,
-    /// Time the sending threads were ready to run and not run.
+    /// Time that the sending thread which waited longest was ready to run and not run.
     pub throttled: Option<Duration>,
     /// What the check of guess bounds found.
     pub found: Found,
     /// The operations near faults.
     pub trace: Trace,
+}
+
+impl Effort {
+    /// That of no thread, to which others are added.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { cpu: Some(Duration::ZERO), ..Self::default() }
+    }
+
+    /// Adds another thread's. Of time without a processor the longest counts: each has to be on time.
+    pub fn add(&mut self, one: Self) {
+        self.ended_at = self.ended_at.max(one.ended_at);
+        self.length = self.length.max(one.length);
+        self.cpu = self.cpu.zip(one.cpu).map(|(all, one)| all + one);
+        self.spun += one.spun;
+        self.waited_for_account += one.waited_for_account;
+        self.unretried += one.unretried;
+        self.stalls.merge(one.stalls);
+        self.found.violations.extend(one.found.violations);
+        self.found.count += one.found.count;
+        self.found.unchecked += one.found.unchecked;
+        self.trace.merge(one.trace);
+        self.throttled = self.throttled.max(one.throttled);
+    }
 }
 
 /// Runs every worker of a plan against a target; each merged second goes to `each`.
@@ -53,12 +78,27 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
     target: &T,
     clock: &Arc<dyn Clock>,
     stop: &AtomicBool,
+    each: impl FnMut(&IntervalSet) -> Result<(), Error>,
+) -> Result<Effort, Error> {
+    some_threads(plan, 0..plan.workers, target, clock, stop, each)
+}
+
+/// The same for those workers of a plan that are this process's.
+///
+/// # Errors
+/// The operating system refuses a thread, or `each` fails: then the run is stopped.
+pub fn some_threads<T: Target, Error: From<std::io::Error>>(
+    plan: &Plan,
+    workers: Range<u64>,
+    target: &T,
+    clock: &Arc<dyn Clock>,
+    stop: &AtomicBool,
     mut each: impl FnMut(&IntervalSet) -> Result<(), Error>,
 ) -> Result<Effort, Error> {
     std::thread::scope(|scope| {
         let mut efforts = Vec::new();
         let mut collector = Collector::default();
-        for worker in 0..plan.workers {
+        for worker in workers {
             let plan = Plan { worker, ..plan.clone() };
             let clock = Arc::clone(clock);
             let exchange = collector.add_worker();
@@ -70,25 +110,11 @@ pub fn threads<T: Target, Error: From<std::io::Error>>(
         if collected.is_err() {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-        let mut all = Effort { cpu: Some(Duration::ZERO), ..Effort::default() };
+        let mut all = Effort::none();
         for effort in efforts {
             let one =
                 effort.join().map_err(|_| std::io::Error::other("a worker thread panicked"))?;
-            all.ended_at = all.ended_at.max(one.ended_at);
-            all.length = all.length.max(one.length);
-            all.cpu = all.cpu.zip(one.cpu).map(|(all, one)| all + one);
-            all.spun += one.spun;
-            all.waited_for_account += one.waited_for_account;
-            all.unretried += one.unretried;
-            all.stalls.merge(one.stalls);
-            all.found.violations.extend(one.found.violations);
-            all.found.count += one.found.count;
-            all.found.unchecked += one.found.unchecked;
-            all.trace.merge(one.trace);
-            all.throttled = match (all.throttled, one.throttled) {
-                (Some(all), Some(one)) => Some(all + one),
-                (one, other) => one.or(other),
-            };
+            all.add(one);
         }
         collected.map(|()| all)
     })

@@ -5,12 +5,17 @@
 //! bundle was begun leaves a bundle that says so.
 
 mod connections;
+#[cfg(feature = "nats")]
+mod coordinate;
 mod embedded;
 mod faults;
+mod intake;
 mod lean;
 mod ledger;
 mod limits;
 pub mod measure;
+#[cfg(feature = "nats")]
+mod part;
 pub mod populate;
 pub mod progress;
 mod remote;
@@ -18,30 +23,39 @@ mod signals;
 mod words;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use vaultmark_dashboards::{self as dashboards, ReportInput};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock, SystemClock, clock::nanos};
-use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter, Second};
+use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter};
 use vaultmark_results::model::{Instrument, Run, SCHEMA_VERSION, State};
 use vaultmark_results::slo::Time;
 use vaultmark_results::totals::{Terms, Totals, Validity};
-use vaultmark_results::{folder, units};
+use vaultmark_results::{Interval, Shape, folder, units};
 use vaultmark_targets::null::NullTarget;
 use vaultmark_targets::simulated::{Model, SimulatedTarget};
 use vaultmark_targets::stalled::{StalledTarget, Stalls};
 use vaultmark_targets::{Operation, Target};
 
+use crate::arrival::Share;
 use crate::engine::{GuessCheck, Plan};
 use crate::innocence::{self, TruthRun};
 use crate::recorder::{self, IntervalSet};
-use crate::scenario::{Scenario, TargetSpec};
+use crate::scenario::{LostWorkers, Scenario, TargetSpec};
 use crate::{chance::Chance, host};
 
+#[cfg(feature = "nats")]
+pub use coordinate::{Many, coordinate};
 pub use embedded::TargetError;
-use faults::{Injection, Mark};
+use faults::Injection;
+use intake::{CpuOfMeasure, Intake, Offered};
+use measure::Effort;
+#[cfg(feature = "nats")]
+pub use part::{PartJob, PartOf, work};
 use progress::{Mode, Progress};
 pub use signals::Stop;
 use words::{blind_spots, in_seconds, second_in_words, words_for, words_for_load};
@@ -91,6 +105,10 @@ pub enum RunError {
     Target(TargetError),
     /// The report cannot be drawn.
     Report(String),
+    /// Workers and coordinator do not come together; nothing was measured.
+    Workers(String),
+    /// A signal ended it before there was anything to keep.
+    Stopped(i32),
 }
 
 impl fmt::Display for RunError {
@@ -102,6 +120,8 @@ impl fmt::Display for RunError {
             Self::Machine(why) => f.write_str(why),
             Self::Target(error) => error.fmt(f),
             Self::Report(why) => write!(f, "the report cannot be drawn: {why}"),
+            Self::Workers(why) => f.write_str(why),
+            Self::Stopped(signal) => write!(f, "ended by signal {signal}"),
         }
     }
 }
@@ -131,8 +151,20 @@ impl From<TargetError> for RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
+    run_on(job, 1, stop)
+}
+
+/// Runs a scenario with so many sending threads.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run_on(job: &Job<'_>, workers: u64, stop: &Arc<Stop>) -> Result<Done, RunError> {
     let scenario = job.scenario;
     if matches!(scenario.target, TargetSpec::Simulated { .. }) {
+        if workers > 1 {
+            let why = "--workers: a simulated target runs under a simulated clock, which one thread moves";
+            return Err(RunError::Fleet(TargetError::other(why)));
+        }
         return simulated(job, stop);
     }
     let mut told = None;
@@ -148,20 +180,28 @@ pub fn run(job: &Job<'_>, stop: &Arc<Stop>) -> Result<Done, RunError> {
     if let Some(told) = told {
         bench.progress.say(&told);
     }
+    bench.threads = workers;
+    bench.run.instrument.workers = workers;
     bench.tell_on_itself()?;
+    on_target(bench, &runtime)
+}
+
+/// Brings the target up, or finds it, and measures it.
+fn on_target(mut bench: Bench<'_>, runtime: &Runtime) -> Result<Done, RunError> {
+    let scenario = bench.job.scenario;
     match &scenario.target {
         TargetSpec::Null => bench.measure(&NullTarget),
         TargetSpec::Stalled { stall, every, first } => {
-            let start = clock.now().after(LEAD);
+            let start = bench.common_start()?;
             let first = start.after(scenario.phases.warm_up).after(*first);
             let stalls = Stalls { first, length: *stall, every: *every };
-            let target = StalledTarget::new(Arc::clone(&clock), stalls, 0);
+            let target = StalledTarget::new(Arc::clone(&bench.clock), stalls, 0);
             bench.start = Some(start);
             bench.measure(&target)
         }
-        TargetSpec::Embedded { .. } => embedded::run(bench, &runtime),
-        TargetSpec::Remote(spec) => remote::run(bench, spec, &runtime),
-        TargetSpec::Simulated { .. } => simulated(job, stop),
+        TargetSpec::Embedded { .. } => embedded::run(bench, runtime),
+        TargetSpec::Remote(spec) => remote::run(bench, spec, runtime),
+        TargetSpec::Simulated { .. } => unreachable!("a simulated target is run by itself"),
     }
 }
 
@@ -191,6 +231,10 @@ struct Bench<'a> {
     /// Start of the warm-up, where the target had to know it.
     start: Option<Moment>,
     simulated: bool,
+    /// Sending threads.
+    threads: u64,
+    /// Set in a process that is one of several workers.
+    part: Option<&'a mut dyn Part>,
     /// Processor time that opaque-ke's bare steps take for each operation, by place in
     /// [`Operation::ALL`]; `None` for targets without cryptography.
     bare: Option<[Duration; 3]>,
@@ -216,6 +260,7 @@ impl<'a> Bench<'a> {
                 lateness_floor_ns: nanos(scenario.validity.lateness_floor),
                 lateness_share_max: scenario.validity.lateness_share_max,
                 throttled_share_max: scenario.validity.throttled_share_max,
+                goes_on_without_lost_workers: scenario.validity.lost_workers == LostWorkers::GoOn,
             },
         };
         let run = Run {
@@ -244,6 +289,7 @@ impl<'a> Bench<'a> {
             unsent: 0,
             operations: std::collections::BTreeMap::new(),
             instrument: Instrument { workers: 1, ..Instrument::default() },
+            workers: Vec::new(),
             device: None,
             quorum: None,
             faults: Vec::new(),
@@ -263,6 +309,8 @@ impl<'a> Bench<'a> {
             terms,
             start: None,
             simulated: false,
+            threads: 1,
+            part: None,
             bare: None,
         })
     }
@@ -292,10 +340,32 @@ impl<'a> Bench<'a> {
         Ok(writer)
     }
 
+    /// When the first arrival may be intended: soon, or when all workers begin.
+    fn common_start(&mut self) -> Result<Moment, RunError> {
+        match &mut self.part {
+            Some(part) => part.wait_for_start(),
+            None => Ok(self.clock.now().after(LEAD)),
+        }
+    }
+
+    /// The workers that send from here.
+    fn share(&self) -> (Range<u64>, u64) {
+        match &self.part {
+            Some(part) => {
+                let Share { worker, workers } = part.share();
+                (worker..worker + 1, workers)
+            }
+            None => (0..self.threads, self.threads),
+        }
+    }
+
     /// Offers the load to a target that needs nothing else.
     fn measure<T: Target>(mut self, target: &T) -> Result<Done, RunError> {
         let writer = self.begin()?;
-        let start = self.start.unwrap_or_else(|| self.clock.now().after(LEAD));
+        let start = match self.start {
+            Some(start) => start,
+            None => self.common_start()?,
+        };
         let around =
             Around { check: GuessCheck::Off, injection: Injection::none(), group_of: &|_| 0 };
         let load = self.offer(target, writer, start, around)?;
@@ -306,7 +376,7 @@ impl<'a> Bench<'a> {
     fn offer<T: Target>(
         &mut self,
         target: &T,
-        mut writer: BundleWriter,
+        writer: BundleWriter,
         start: Moment,
         around: Around<'_>,
     ) -> Result<Offered, RunError> {
@@ -314,49 +384,63 @@ impl<'a> Bench<'a> {
         // goes by while one spins.
         let target_spec = &self.job.scenario.target;
         let alone = matches!(target_spec, TargetSpec::Null | TargetSpec::Stalled { .. });
-        let spin = alone && host::cores() > 1;
-        let mut plan = Plan::of(self.job.scenario, start, 0, 1, spin);
+        let (own, workers) = self.share();
+        let beside = self.part.as_ref().map_or(workers, |part| part.beside());
+        let spin = alone && host::cores() > beside;
+        let mut plan = Plan::of(self.job.scenario, start, own.start, workers, spin);
         plan.check = around.check;
         plan.watch = faults::windows(&self.job.scenario.faults, &plan);
         let measured = (plan.measure_start(), plan.measure_end());
-        let mut totals = Totals::new(self.terms.clone());
-        let mut marks: Vec<Mark> = Vec::new();
-        let mut seconds = Vec::new();
         let stolen = if self.simulated { None } else { host::processors() };
-        let mut cpu = CpuOfMeasure { last: host::process_cpu(), sum: Duration::ZERO };
+        let mut intake = Intake::new(writer, self.terms.clone(), around.injection);
+        let mut cpu = CpuOfMeasure::begin();
         let stop = Arc::clone(&self.stop);
         let clock = Arc::clone(&self.clock);
-        let (run, progress) = (&mut self.run, &mut self.progress);
+        let (part, progress, shape) = (&mut self.part, &mut self.progress, &self.terms.shape);
         let each = |set: &IntervalSet| -> Result<(), RunError> {
             let interval = set.lend(start, measured);
-            for mark in around.injection.news() {
-                writer.mark(&mark.mark)?;
-                keep(&mut marks, mark);
-            }
-            totals.add(&interval);
-            let second = writer.interval(&interval)?;
+            let second = intake.take(&interval)?;
             cpu.add(interval.measured, interval.length);
-            progress.step(|| second_in_words(&second, &plan));
-            seconds.push(second);
-            Ok(())
+            progress.step(|| second_in_words(second, &plan));
+            // Last: what the others are told is on this disk.
+            part.as_mut().map_or(Ok(()), |part| part.interval(&interval, shape))
         };
         let effort = if self.simulated {
             measure::here(&plan, target, &clock, &stop.flag, each)?
         } else {
-            measure::threads(&plan, target, &clock, &stop.flag, each)?
+            measure::some_threads(&plan, own, target, &clock, &stop.flag, each)?
         };
-        for mark in around.injection.news() {
-            writer.mark(&mark.mark)?;
-            keep(&mut marks, mark);
+        let offered = intake.end(effort)?;
+        let offered = self.settle(offered, &plan, around.group_of);
+        self.run.instrument.steal_share =
+            stolen.zip(host::processors()).and_then(|(a, b)| a.stolen_until(b));
+        let totals = &offered.totals;
+        if !self.simulated && !totals.measured().is_zero() {
+            let sum = cpu.sum.as_secs_f64();
+            let instrument = &mut self.run.instrument;
+            instrument.process_cpu_share = Some(sum / totals.measured().as_secs_f64());
+            instrument.crypto_share = self.bare.and_then(|bare| crypto_share(totals, bare, sum));
         }
+        Ok(offered)
+    }
+
+    /// Writes into the run what the load came to beside its figures.
+    fn settle(
+        &mut self,
+        mut offered: Offered,
+        plan: &Plan,
+        group_of: &dyn Fn(u64) -> u32,
+    ) -> Offered {
+        let run = &mut self.run;
+        let effort = &offered.effort;
         run.cut_short = effort.ended_at < plan.end();
-        let ended_at = effort.ended_at;
-        let load = (start, plan.phases);
-        faults::tell_recoveries(&mut marks, &effort.trace, load, ended_at, around.group_of);
+        let load = (plan.start, plan.phases);
+        let mut marks = std::mem::take(&mut offered.marks);
+        faults::tell_recoveries(&mut marks, &effort.trace, load, effort.ended_at, group_of);
         run.faults = marks.into_iter().map(|mark| mark.mark).collect();
         run.violations.clone_from(&effort.found.violations);
         run.violations_count = effort.found.count;
-        run.warnings.extend(blind_spots(&effort));
+        run.warnings.extend(blind_spots(effort));
         if effort.waited_for_account > 0 {
             run.warnings.push(format!(
                 "{} arrivals found every account of theirs with an attempt outstanding, and waited for one: \
@@ -370,32 +454,29 @@ impl<'a> Bench<'a> {
         instrument.cpu_share = effort.cpu.map(|cpu| share(cpu.saturating_sub(effort.spun)));
         instrument.spin_share = effort.cpu.map(|_| share(effort.spun));
         instrument.throttled_share = effort.throttled.map(share);
-        instrument.steal_share =
-            stolen.zip(host::processors()).and_then(|(a, b)| a.stolen_until(b));
         instrument.stalls = effort.stalls.count;
         instrument.longest_stall_ns =
             (effort.stalls.count > 0).then(|| nanos(effort.stalls.longest));
         instrument.waited_for_account = effort.waited_for_account;
-        if !self.simulated && !totals.measured().is_zero() {
-            let sum = cpu.sum.as_secs_f64();
-            instrument.process_cpu_share = Some(sum / totals.measured().as_secs_f64());
-            instrument.crypto_share = self.bare.and_then(|bare| crypto_share(&totals, bare, sum));
-        }
-        Ok(Offered { writer, totals, seconds })
+        offered
     }
 
     /// Writes down that it was stopped before any load was offered.
     fn stopped(mut self, writer: BundleWriter) -> Result<Done, RunError> {
         self.run.cut_short = true;
-        let totals = Totals::new(self.terms.clone());
-        self.finish(Offered { writer, totals, seconds: Vec::new() })
+        let intake = Intake::new(writer, self.terms.clone(), Injection::none());
+        let offered = intake.end(Effort::default())?;
+        self.finish(offered)
     }
 
     /// Judges and writes everything down.
     fn finish(mut self, offered: Offered) -> Result<Done, RunError> {
-        let Offered { writer, totals, seconds } = offered;
+        let Offered { writer, totals, seconds, effort, .. } = offered;
         self.run.state = State::Finished;
         totals.summarise(&mut self.run);
+        if let Some(part) = &mut self.part {
+            part.ended(&effort, &mut self.run)?;
+        }
         let signal = self.stop.signal();
         if self.run.cut_short {
             let why = match signal {
@@ -433,29 +514,20 @@ struct Around<'a> {
     group_of: &'a dyn Fn(u64) -> u32,
 }
 
-/// A run's load, offered.
-struct Offered {
-    writer: BundleWriter,
-    totals: Totals,
-    seconds: Vec<Second>,
-}
-
-/// Processor time of the process during the measurement phase, second by second.
-struct CpuOfMeasure {
-    last: Duration,
-    sum: Duration,
-}
-
-impl CpuOfMeasure {
-    /// An interval has ended, of which `measured` lay in the measurement phase.
-    fn add(&mut self, measured: Duration, length: Duration) {
-        let now = host::process_cpu();
-        let spent = now.saturating_sub(self.last);
-        self.last = now;
-        if !length.is_zero() {
-            self.sum += spent.mul_f64(measured.as_secs_f64() / length.as_secs_f64());
-        }
-    }
+/// What a process does beside sending that is one of several workers of a run.
+trait Part {
+    /// Which one it is.
+    fn share(&self) -> Share;
+    /// How many of them share this machine.
+    fn beside(&self) -> u64;
+    /// Whether the population was registered just before.
+    fn fresh(&self) -> bool;
+    /// Says that it is ready, and waits until it knows when all begin.
+    fn wait_for_start(&mut self) -> Result<Moment, RunError>;
+    /// Hands a second on.
+    fn interval(&mut self, interval: &Interval<'_>, shape: &Shape) -> Result<(), RunError>;
+    /// Tells the rest. The verdict is not this process's.
+    fn ended(&mut self, effort: &Effort, run: &mut Run) -> Result<(), RunError>;
 }
 
 /// Processor time of the process over what opaque-ke's bare steps of the same operations take.
@@ -493,13 +565,4 @@ fn place(job: &Job<'_>, clock: &Arc<dyn Clock>) -> Result<(String, PathBuf), Run
         };
         return Ok((run_id, out.to_owned()));
     }
-}
-
-/// Replaces the mark of a fault that is now undone, or adds it.
-fn keep(marks: &mut Vec<Mark>, mark: Mark) {
-    match marks.iter_mut().find(|one| one.index == mark.index) {
-        Some(known) => *known = mark,
-        None => marks.push(mark),
-    }
-    marks.sort_by_key(|mark| mark.injected);
 }

@@ -13,12 +13,16 @@ use vaultmark_targets::{Fault, Fidelity as ClientFidelity};
 
 use super::connections;
 use super::faults::{Injection, Injector};
-use super::ledger::{Ledger, LedgerError};
+use super::ledger::{Ledger, LedgerError, keys_beside};
 use super::limits::Machine;
 use super::populate;
-use super::{Around, Bench, Done, LEAD, RunError, TargetError, lean};
+use super::{Around, Bench, Done, RunError, TargetError, lean};
 use crate::engine::GuessCheck;
+#[cfg(feature = "nats")]
+use crate::scenario::TimedFault;
 use crate::scenario::{Fidelity, RemoteSpec, Scenario};
+#[cfg(feature = "nats")]
+use vaultmark_hsm::{Clock, Moment};
 
 /// Names the client file of the fleet that is meant where nothing else does.
 const FLEET_VARIABLE: &str = "VAULTMARK_FLEET";
@@ -42,12 +46,11 @@ pub(super) fn run(
     runtime: &Runtime,
 ) -> Result<Done, RunError> {
     let fleet = Fleet::find(spec)?;
-    let scenario = bench.job.scenario;
-    if fleet.control.is_none() && !scenario.faults.is_empty() {
-        let why =
-            "the scenario has faults, and the client file names no control socket to ask for them";
-        return Err(TargetError::other(why).into());
+    if bench.part.is_some() {
+        return part(bench, &fleet, runtime);
     }
+    let scenario = bench.job.scenario;
+    fleet.can_inject(scenario)?;
     let before = fleet.status(runtime)?;
     bench.run.target = fleet.words(before.as_ref());
     bench.run.hsm = before.as_ref().and_then(hsm);
@@ -68,7 +71,7 @@ pub(super) fn run(
 
     let before = fleet.status(runtime)?;
     let connected = vault.connection_counts();
-    let start = bench.clock.now().after(LEAD);
+    let start = bench.common_start()?;
     let measure_start = start.after(scenario.phases.warm_up);
     let injection = match &fleet.control {
         Some(control) => {
@@ -92,6 +95,131 @@ pub(super) fn run(
     }
     drop(ledger);
     bench.finish(offered)
+}
+
+/// One of several workers: the coordinator registers, injects and counts.
+fn part(mut bench: Bench<'_>, fleet: &Fleet, runtime: &Runtime) -> Result<Done, RunError> {
+    let scenario = bench.job.scenario;
+    let client = &scenario.client;
+    if client.fidelity == Fidelity::Cached && client.stretching.argon2id().is_some() {
+        let why = "what stretching gave is kept by the process that registered, and other workers would have to stretch \
+                   in the middle of the run: set client.fidelity = \"lean\" (its keys are in a file), or \"full\", or \
+                   client.stretching = \"none\"";
+        return Err(TargetError::other(why).into());
+    }
+    let writer = bench.begin()?;
+    let keys = bench.folder.join("population.keys");
+    let lean = client.fidelity == Fidelity::Lean;
+    if lean {
+        // A copy: one process at a time has such a file.
+        let shared = keys_beside(&fleet.path, &fleet.file.fleet_key.to_string(), scenario.seed);
+        std::fs::copy(&shared, &keys).map_err(|error| {
+            TargetError::other(&format!(
+                "{}: {error}: lean clients need the population's keys at every worker; copy that file here, from \
+                 beside the coordinator's client file",
+                shared.display()
+            ))
+        })?;
+    }
+    let config = config(scenario, runtime, keys.clone());
+    let vault = RemoteVault::connect(&fleet.file, config, Arc::clone(&bench.clock));
+    let vault = vault.map_err(TargetError::from)?;
+    if lean {
+        // Open it stays; nobody needs its name any more.
+        let _removed = std::fs::remove_file(&keys).is_ok();
+        let (known, accounts) = (vault.known_keys().unwrap_or(0), scenario.population.accounts);
+        if known < accounts {
+            let why = format!(
+                "the population's keys at this worker are of {known} of {accounts} accounts: copy the file that the \
+                 coordinator has beside its client file now"
+            );
+            return Err(TargetError::other(&why).into());
+        }
+        lean::try_known(&vault, known, runtime)?;
+    }
+    bench.prepare(|end, wanted, progress| vault.prepare(end, wanted, progress))?;
+    let start = bench.common_start()?;
+    let fresh = bench.part.as_ref().is_some_and(|part| part.fresh());
+    let groups = fleet.file.groups;
+    let around = Around {
+        check: if fresh { GuessCheck::Fresh } else { GuessCheck::Lived },
+        injection: Injection::none(),
+        group_of: &|account| group_of(&vault.account_id(account), groups),
+    };
+    let offered = bench.offer(&vault, writer, start, around)?;
+    bench.tell_lean(vault.lean_counts());
+    bench.finish(offered)
+}
+
+/// A fleet whose population is registered, for workers elsewhere to ask.
+#[cfg(feature = "nats")]
+pub(super) struct Population {
+    fleet: Fleet,
+    vault: RemoteVault,
+    fresh: bool,
+    before: Option<FleetStatus>,
+    /// Nobody else registers or asks these accounts meanwhile.
+    _ledger: Ledger,
+}
+
+#[cfg(feature = "nats")]
+impl Population {
+    /// Finds the fleet and registers what is missing.
+    pub(super) fn register(
+        bench: &mut Bench<'_>,
+        spec: &RemoteSpec,
+        runtime: &Runtime,
+    ) -> Result<Self, RunError> {
+        let fleet = Fleet::find(spec).map_err(RunError::Fleet)?;
+        let scenario = bench.job.scenario;
+        fleet.can_inject(scenario)?;
+        let before = fleet.status(runtime)?;
+        bench.run.target = fleet.words(before.as_ref());
+        bench.run.hsm = before.as_ref().and_then(hsm);
+        bench.progress.say(&format!("the target: {}", bench.run.target));
+        let mut ledger = fleet.ledger(scenario)?;
+        let config = config(scenario, runtime, ledger.keys_path());
+        let vault = RemoteVault::connect(&fleet.file, config, Arc::clone(&bench.clock));
+        let vault = vault.map_err(TargetError::from)?;
+        let fresh = ledger.registered() == 0;
+        let around = (&mut bench.progress, &*bench.clock, &*bench.stop);
+        let accounts = scenario.population.accounts;
+        populate::register(&vault, (accounts, false), &mut ledger, around)?;
+        // What registering cost is not the run's.
+        let before = fleet.status(runtime)?;
+        Ok(Self { fleet, vault, fresh, before, _ledger: ledger })
+    }
+
+    /// Whether nobody tried these accounts before.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Does to the fleet what the scenario says.
+    pub(super) fn inject(
+        &self,
+        faults: &[TimedFault],
+        clock: &Arc<dyn Clock>,
+        measure_start: Moment,
+        runtime: &Runtime,
+    ) -> Injection {
+        self.fleet.control.as_ref().map_or_else(Injection::none, |control| {
+            Injection::begin(&Arc::new(control.clone()), faults, clock, measure_start, runtime)
+        })
+    }
+
+    /// The consensus group of an account.
+    pub(super) fn group_of(&self, account: u64) -> u32 {
+        group_of(&self.vault.account_id(account), self.fleet.file.groups)
+    }
+
+    /// Adds what the fleet counted since its population was there.
+    pub(super) fn count(&self, bench: &mut Bench<'_>, runtime: &Runtime) -> Result<(), RunError> {
+        if let (Some(before), Some(after)) = (&self.before, self.fleet.status(runtime)?) {
+            counted(bench, before, &after);
+        }
+        Ok(())
+    }
 }
 
 /// A fleet as its client file describes it.
@@ -140,6 +268,15 @@ impl Fleet {
         let (machine, told) = Machine::here(self.file.url.host().unwrap_or_default());
         machine.check(scenario).map_err(RunError::Machine)?;
         Ok(told)
+    }
+
+    /// Whether what the scenario does to it can be asked for.
+    fn can_inject(&self, scenario: &Scenario) -> Result<(), TargetError> {
+        if self.control.is_none() && !scenario.faults.is_empty() {
+            let why = "the scenario has faults, and the client file names no control socket to ask for them";
+            return Err(TargetError::other(why));
+        }
+        Ok(())
     }
 
     /// What its supervisor says; `None` if it has none that is known.

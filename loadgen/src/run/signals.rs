@@ -38,6 +38,12 @@ impl Stop {
         self.told.notify_waiters();
     }
 
+    /// Stops it without a signal: somebody else ended the run.
+    pub fn end(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.told.notify_waiters();
+    }
+
     /// Waits until it is to stop.
     pub async fn stopped(&self) {
         let told = self.told.notified();

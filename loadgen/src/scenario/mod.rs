@@ -218,4 +218,30 @@ pub struct Validity {
     pub lateness_share_max: f64,
     /// Largest share of the run that sending threads may be runnable but not run.
     pub throttled_share_max: f64,
+    /// What a worker on another machine that is lost makes of the run.
+    pub lost_workers: LostWorkers,
+}
+
+/// What a worker that is lost makes of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LostWorkers {
+    /// It is INVALID: what was asked for was not offered.
+    #[default]
+    Invalid,
+    /// It goes on, offers less, and says so.
+    GoOn,
+}
+
+impl LostWorkers {
+    /// Every way, the usual one first.
+    pub const ALL: [Self; 2] = [Self::Invalid, Self::GoOn];
+
+    /// The name in scenarios.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::GoOn => "go on",
+        }
+    }
 }

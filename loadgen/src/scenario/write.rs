@@ -9,8 +9,8 @@ use vaultmark_results::units::{exact_duration, exact_percent};
 
 use super::resolve::VERSION;
 use super::{
-    Arrival, Closed, Fidelity, Load, Popularity, Ramping, RemoteSpec, Scenario, TargetSpec, Think,
-    TimedFault,
+    Arrival, Closed, Fidelity, Load, LostWorkers, Popularity, Ramping, RemoteSpec, Scenario,
+    TargetSpec, Think, TimedFault,
 };
 
 impl Scenario {
@@ -60,7 +60,12 @@ impl Scenario {
         writeln!(out, "unsent_share_max = {}", percent(validity.unsent_share_max))?;
         writeln!(out, "lateness_floor = {}", duration(validity.lateness_floor))?;
         writeln!(out, "lateness_share_max = {}", percent(validity.lateness_share_max))?;
-        writeln!(out, "throttled_share_max = {}", percent(validity.throttled_share_max))
+        writeln!(out, "throttled_share_max = {}", percent(validity.throttled_share_max))?;
+        // Only where it is not what it always was: what was resolved before has no such line.
+        if validity.lost_workers == LostWorkers::GoOn {
+            writeln!(out, "lost_workers = {}", text(validity.lost_workers.name()))?;
+        }
+        Ok(())
     }
 }
 

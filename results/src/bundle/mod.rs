@@ -17,6 +17,7 @@
 mod events;
 mod log;
 mod reader;
+mod sums;
 mod writer;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use events::{CountsLine, ErrorLine, Event, LogEnds, Second, SecondTimes};
 pub use reader::{Bundle, open};
+pub use sums::histograms;
 pub use writer::{BundleWriter, rewrite_report};
 
 const RUN: &str = "run.json";

@@ -33,6 +33,7 @@ pub(crate) fn terms(rules: &[&str]) -> Terms {
             lateness_floor_ns: 1_000_000,
             lateness_share_max: 0.05,
             throttled_share_max: 0.05,
+            goes_on_without_lost_workers: false,
         },
     }
 }
@@ -66,6 +67,7 @@ pub(crate) fn run() -> Run {
         unsent: 0,
         operations: BTreeMap::new(),
         instrument: Instrument { workers: 1, ..Instrument::default() },
+        workers: Vec::new(),
         device: None,
         quorum: None,
         faults: Vec::new(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vaultmark_results::model::{
     ConnectionsResult, DeviceResult, FaultMark, Hsm, LeanResult, LoadResult, QuorumResult,
-    Recovery, SCHEMA_VERSION, StallTruth, State, Violation, ViolationOperation,
+    Recovery, SCHEMA_VERSION, StallTruth, State, Violation, ViolationOperation, WorkerResult,
 };
 use vaultmark_results::{Phase, Run, Totals};
 
@@ -77,6 +77,15 @@ fn full() -> Run {
         http: "1.1".to_owned(),
         ..ConnectionsResult::default()
     });
+    run.workers = vec![WorkerResult {
+        name: "one".to_owned(),
+        lateness_p99_ns: Some(1),
+        cpu_share: Some(0.1),
+        coordination_share: Some(0.001),
+        lost_at_s: Some(1.5),
+        lost_why: Some("nothing was heard of it".to_owned()),
+        ..WorkerResult::default()
+    }];
     run.state = State::Finished;
     totals.summarise(&mut run);
     run

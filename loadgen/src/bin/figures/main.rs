@@ -16,6 +16,7 @@ mod quorum;
 mod recoveries;
 mod search;
 mod vault;
+mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -111,6 +112,8 @@ const FIGURES: &[Figure] = &[
     http::CONNECTED,
     http::HTTP_COST,
     search::RUNS,
+    workers::COORDINATION,
+    workers::SCALING,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
@@ -282,7 +285,7 @@ fn main() -> ExitCode {
     // The fleets that are measured are processes of this binary.
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault")))
+        .is_some_and(|first| matches!(first.to_str(), Some("hsm" | "run" | "vault" | "worker")))
     {
         return vaultmark::cli::main(std::env::args_os());
     }

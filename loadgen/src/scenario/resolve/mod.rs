@@ -17,7 +17,8 @@ use super::checks::check;
 use super::node::{Node, quoted};
 use super::reader::{Field, Mistakes, Place, Section};
 use super::{
-    Client, ConnectionWay, Fidelity, Load, Phases, Popularity, Population, Scenario, Stretching,
+    Client, ConnectionWay, Fidelity, Load, LostWorkers, Phases, Popularity, Population, Scenario,
+    Stretching,
     TargetSpec, TimedFault, Validity,
 };
 use faults::fault;
@@ -202,6 +203,7 @@ impl Default for Validity {
             // A sending thread that waits for a core one twentieth of the time still sends on time
             // nearly always; how late it was is limited by itself.
             throttled_share_max: 0.05,
+            lost_workers: LostWorkers::default(),
         }
     }
 }
@@ -347,8 +349,20 @@ fn validity(mut section: Section<'_>, mistakes: &mut Mistakes) -> Validity {
         .take("lateness_floor")
         .and_then(|field| field.duration(Duration::ZERO..=TIMEOUT_MAX, mistakes))
         .unwrap_or(usual.lateness_floor);
+    let lost_workers = section.take("lost_workers").and_then(|field| {
+        let names = LostWorkers::ALL.map(LostWorkers::name);
+        let known = |text: &str| LostWorkers::ALL.into_iter().find(|it| it.name() == text);
+        field.choice("what a lost worker makes of a run", &names, known, mistakes)
+    });
+    let lost_workers = lost_workers.unwrap_or_default();
     section.finish("validity", mistakes);
-    Validity { unsent_share_max, lateness_floor, lateness_share_max, throttled_share_max }
+    Validity {
+        unsent_share_max,
+        lateness_floor,
+        lateness_share_max,
+        throttled_share_max,
+        lost_workers,
+    }
 }
 
 fn list<T>(

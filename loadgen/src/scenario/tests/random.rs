@@ -42,14 +42,16 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
             connections,
         });
     let share = || 0_u32..=1_000_000;
-    let validity = (share(), 0..=60_000_000_000_u64, share(), share()).prop_map(
-        |(unsent, ns, late, throttled)| {
+    let lost = prop::sample::select(&LostWorkers::ALL);
+    let validity = (share(), 0..=60_000_000_000_u64, share(), share(), lost).prop_map(
+        |(unsent, ns, late, throttled, lost_workers)| {
             let share = |millionths| f64::from(millionths) / 1e6;
             Validity {
                 unsent_share_max: share(unsent),
                 lateness_floor: Duration::from_nanos(ns),
                 lateness_share_max: share(late),
                 throttled_share_max: share(throttled),
+                lost_workers,
             }
         },
     );
