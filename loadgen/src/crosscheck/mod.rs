@@ -18,7 +18,7 @@ use vaultmark_results::bundle::Bundle;
 use vaultmark_results::crosscheck::{Crosscheck, OfRequest, SCHEMA_VERSION, Side, quantiles};
 use vaultmark_results::model::Quantiles;
 use vaultmark_results::slo::Time;
-use vaultmark_results::{folder, hist, units};
+use vaultmark_results::{bundle, hist, units};
 use vaultmark_targets::remote::{Handed, RemoteVault};
 use vaultmark_targets::{Operation, Outcome};
 
@@ -168,7 +168,7 @@ fn measured(
     if let Some(signal) = done.signal {
         return Err(CrosscheckError::Stopped(signal));
     }
-    let bundle = Bundle::open(&done.folder)?;
+    let bundle = bundle::open(&done.folder)?;
     Ok((done.folder, bundle))
 }
 

@@ -15,7 +15,7 @@ use super::measure::Effort;
 use super::remote::Population;
 use super::words::second_in_words;
 use super::{Bench, Done, Job, RunError, Stop, TargetError};
-use crate::engine::Plan;
+use crate::engine::{Plan, Stalls};
 use crate::guesses::Found;
 use crate::scenario::TargetSpec;
 use crate::workers::{
@@ -195,6 +195,7 @@ fn tell_instrument(bench: &mut Bench<'_>, merged: &Merged) {
     let told = || merged.summaries.iter().flatten();
     let instrument = &mut bench.run.instrument;
     instrument.null_cost_ns = told().filter_map(|one| one.null_cost_ns).max();
+    instrument.steal_share = told().filter_map(|one| one.steal_share).max_by(f64::total_cmp);
     let wrong = |truth: &StallTruth| truth.truth_p90_ns.abs_diff(truth.response_p90_ns);
     instrument.stall_truth = told().filter_map(|one| one.stall_truth).max_by_key(wrong);
     let lean = told().filter_map(|one: &Summary| one.lean);

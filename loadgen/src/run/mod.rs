@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use vaultmark_dashboards::{self as dashboards, ReportInput};
 use vaultmark_hsm::{Clock, Moment, SimulatedClock, SystemClock, clock::nanos};
-use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter};
+use vaultmark_results::bundle::{Bundle, BundleError, BundleWriter, Second};
 use vaultmark_results::model::{Instrument, Run, SCHEMA_VERSION, State};
 use vaultmark_results::slo::Time;
 use vaultmark_results::totals::{Terms, Totals, Validity};

@@ -124,7 +124,11 @@ fn understand(text: &str, client_file: Option<&Path>) -> Result<Scenario, RunErr
     })?;
     if let (Some(file), TargetSpec::Remote(spec)) = (client_file, &scenario.target) {
         let fleet = Some(file.display().to_string());
-        scenario.target = TargetSpec::Remote(RemoteSpec { fleet, url: spec.url.clone() });
+        scenario.target = TargetSpec::Remote(RemoteSpec {
+            fleet,
+            url: spec.url.clone(),
+            elsewhere: spec.elsewhere,
+        });
     }
     if let TargetSpec::Remote(spec) = &scenario.target {
         super::remote::Fleet::find(spec).map_err(|error| {

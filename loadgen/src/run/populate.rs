@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use vaultmark_hsm::{Clock, Moment, SystemClock};
 use vaultmark_results::units;
 use vaultmark_targets::people::forget_keys;
+#[cfg(feature = "goose")]
+use vaultmark_targets::remote::ClientFile;
 use vaultmark_targets::remote::{RemoteError, RemoteVault};
 use vaultmark_targets::{Operation, Outcome, Request, Target};
 

@@ -18,8 +18,7 @@ use super::node::{Node, quoted};
 use super::reader::{Field, Mistakes, Place, Section};
 use super::{
     Client, ConnectionWay, Fidelity, Load, LostWorkers, Phases, Popularity, Population, Scenario,
-    Stretching,
-    TargetSpec, TimedFault, Validity,
+    Stretching, TargetSpec, TimedFault, Validity,
 };
 use faults::fault;
 use load::{loads, slo};
