@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     struct Count(std::sync::atomic::AtomicU32);
-    impl std::task::Wake for Count {
+    impl Wake for Count {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }

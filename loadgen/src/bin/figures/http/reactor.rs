@@ -79,6 +79,10 @@ impl Reactor {
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
         let timer = timer.map_err(|error| error.to_string())?;
         let entered = runtime.enter();
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe, and a descriptor that is owned stays one"
+        )]
         let descriptor = AsyncFd::new(timer).map_err(|error| error.to_string())?;
         drop(entered);
         let timer = Mutex::new(Timer { descriptor, armed: Moment::ZERO });
