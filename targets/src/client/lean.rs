@@ -3,6 +3,9 @@
 //!
 //! What the vault sees is the same; what it costs here, and what is left out, is said in `opaque::lean`.
 
+use std::future::Future;
+
+use futures_util::FutureExt;
 use rand_chacha::ChaCha20Rng;
 
 use super::keys::AccountKeys;
@@ -64,33 +67,40 @@ impl LeanVaultClient {
         Ok((end, keys.keep(&private)))
     }
 
-    /// Recovers the backup key of an account whose keys are known.
+    /// Recovers the backup key of an account whose keys are known: `keys` looks them up, once they are needed.
     ///
     /// # Errors
     /// [`ClientError::WrongPassword`] if the vault's record was made with other keys; see [`ClientError`].
     pub(crate) async fn recover_known<S: VaultService>(
         &self,
         service: &S,
-        (account, keys): (AccountId, &AccountKeys),
-        (attempt, prepared): (AttemptId, &Prepared),
+        account: &AccountId,
+        (attempt, prepared): &(AttemptId, Prepared),
+        keys: impl Fn() -> Option<AccountKeys> + Send,
         stages: &mut StageTimes,
     ) -> Result<BackupKey, ClientError> {
-        let ke1 = self.opaque.ke1(prepared);
-        let ke2 = start(service, account, attempt, ke1.clone(), stages).await?;
+        let asked = self.start(service, account, *attempt, prepared, stages);
+        let (ke2, keys) = (asked.await?, keys().ok_or(ClientError::UnknownKeys)?);
         let opened = self.opaque.open_known(prepared, &keys.private, &ke2, account.as_bytes());
         let (ke3, session_key) = opened.map_err(|error| match error {
             OpaqueError::Rejected => ClientError::WrongPassword,
             error => ClientError::Opaque(error),
         })?;
-        let statement = proof::finish_statement(&account, attempt, &ke1, &proof::ke2_hash(&ke2));
+        let (ke1, ke2_hash) = (self.opaque.ke1(prepared), proof::ke2_hash(&ke2));
+        let statement = proof::finish_statement(account, *attempt, &ke1, &ke2_hash);
         let signature = prepared.sign(&keys.signing, &statement);
-        let finish = VaultRequest::RecoverFinish { account, attempt, ke3, signature };
-        let VaultReply::Released { sealed } = ask(service, finish, stages).await? else {
-            return Err(ClientError::UnexpectedReply);
-        };
-        proof::open_release(&session_key, &account, attempt, &sealed)
-            .and_then(|wrapped| keys.unwrap(&account, &wrapped))
-            .ok_or(ClientError::BadRelease)
+        let finish =
+            VaultRequest::RecoverFinish { account: *account, attempt: *attempt, ke3, signature };
+        // On the heap: many more wait for the first answer than for the second.
+        let released = Box::pin(async move {
+            let VaultReply::Released { sealed } = ask(service, finish, stages).await? else {
+                return Err(ClientError::UnexpectedReply);
+            };
+            proof::open_release(&session_key, account, *attempt, &sealed)
+                .and_then(|wrapped| keys.unwrap(account, &wrapped))
+                .ok_or(ClientError::BadRelease)
+        });
+        released.await
     }
 
     /// Tries a password that is known to be wrong: asks for the evaluation, and ends as everybody does
@@ -98,27 +108,30 @@ impl LeanVaultClient {
     pub(crate) async fn guess<S: VaultService>(
         &self,
         service: &S,
-        account: AccountId,
-        (attempt, prepared): (AttemptId, &Prepared),
+        account: &AccountId,
+        (attempt, prepared): &(AttemptId, Prepared),
         stages: &mut StageTimes,
     ) -> ClientError {
-        match start(service, account, attempt, self.opaque.ke1(prepared), stages).await {
+        match self.start(service, account, *attempt, prepared, stages).await {
             Ok(_) => ClientError::WrongPassword,
             Err(error) => error,
         }
     }
-}
 
-async fn start<S: VaultService>(
-    service: &S,
-    account: AccountId,
-    attempt: AttemptId,
-    ke1: Vec<u8>,
-    stages: &mut StageTimes,
-) -> Result<Vec<u8>, ClientError> {
-    let start = VaultRequest::RecoverStart { account, attempt, ke1 };
-    match ask(service, start, stages).await? {
-        VaultReply::RecoverStarted { ke2 } => Ok(ke2),
-        _ => Err(ClientError::UnexpectedReply),
+    /// KE1 there and KE2 back. What follows from `prepared` is made anew when it is needed again.
+    fn start<S: VaultService>(
+        &self,
+        service: &S,
+        account: &AccountId,
+        attempt: AttemptId,
+        prepared: &Prepared,
+        stages: &mut StageTimes,
+    ) -> impl Future<Output = Result<Vec<u8>, ClientError>> + Send {
+        let ke1 = self.opaque.ke1(prepared);
+        let start = VaultRequest::RecoverStart { account: *account, attempt, ke1 };
+        ask(service, start, stages).map(|reply| match reply? {
+            VaultReply::RecoverStarted { ke2 } => Ok(ke2),
+            _ => Err(ClientError::UnexpectedReply),
+        })
     }
 }

@@ -12,7 +12,7 @@ use super::PeopleError;
 use super::keys_file::{KeysFile, Whose};
 use super::shares::{Counts, LeanCounts, Share, Shares, count};
 use super::synthetic::{Chance, Synthetic};
-use crate::client::{AccountKeys, BackupKey, ClientError, LeanVaultClient};
+use crate::client::{BackupKey, ClientError, LeanVaultClient};
 use crate::opaque::Stretching;
 use crate::opaque::lean::LeanClient;
 use crate::target::StageTimes;
@@ -108,32 +108,33 @@ impl Lean {
             count(&self.counts.on_the_spot);
             let (attempt, chance) = drawn(synthetic, number);
             let mut prepared = self.client.opaque().prepare(&mut [chance]);
-            (attempt, prepared.pop().expect("one for each source of chance"))
+            Box::new((attempt, prepared.pop().expect("one for each source of chance")))
         })
     }
 
     pub(super) async fn recover<S: VaultService>(
         &self,
         service: &S,
-        (account, keys): (AccountId, &AccountKeys),
+        (id, account): (&AccountId, u64),
         (synthetic, number): (&Synthetic, u64),
         stages: &mut StageTimes,
     ) -> Result<BackupKey, ClientError> {
         count(&self.counts.lean);
-        let (attempt, prepared) = self.share(synthetic, number);
-        self.client.recover_known(service, (account, keys), (attempt, &prepared), stages).await
+        let share = self.share(synthetic, number);
+        let keys = || self.keys.look_up(account);
+        self.client.recover_known(service, id, &share, keys, stages).await
     }
 
     pub(super) async fn guess<S: VaultService>(
         &self,
         service: &S,
-        account: AccountId,
+        id: &AccountId,
         (synthetic, number): (&Synthetic, u64),
         stages: &mut StageTimes,
     ) -> ClientError {
         count(&self.counts.lean);
-        let (attempt, prepared) = self.share(synthetic, number);
-        self.client.guess(service, account, (attempt, &prepared), stages).await
+        let share = self.share(synthetic, number);
+        self.client.guess(service, id, &share, stages).await
     }
 
     pub(super) fn counts(&self) -> LeanCounts {

@@ -229,7 +229,13 @@ fn timing(own: Duration) -> HeaderValue {
 #[must_use]
 pub fn parse_timing(headers: &HeaderMap) -> Duration {
     let text = headers.get(SERVER_TIMING).and_then(|value| value.to_str().ok());
-    let ms = text.and_then(|text| text.strip_prefix("relay;dur=")).and_then(|ms| ms.parse().ok());
+    text.map_or(Duration::ZERO, parse_timing_text)
+}
+
+/// Reads the value of such a field.
+#[must_use]
+pub fn parse_timing_text(text: &str) -> Duration {
+    let ms = text.strip_prefix("relay;dur=").and_then(|ms| ms.parse().ok());
     Duration::try_from_secs_f64(ms.unwrap_or(0.0_f64) / 1_000.0).unwrap_or_default()
 }
 

@@ -22,7 +22,7 @@ use crate::people::{
     Fidelity, FleetKeys, LeanCounts, POPULATION_IN_FLIGHT, People, PeopleError, Performing,
     PopulationError, Registered, register_range,
 };
-use crate::target::{Evidence, Reply, Request, Stage, StageTimes, Target};
+use crate::target::{Evidence, Operation, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::channel::{Carrier, ChannelPublicKey, ChannelService};
 use crate::vault::{AccountId, Failure, Refusal};
 
@@ -30,6 +30,7 @@ mod client_file;
 mod direct;
 mod error;
 mod http;
+mod multiplexed;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,11 @@ pub(crate) use client_file::fuzz_client_file_seeds;
 pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
 pub use error::RemoteError;
-pub use http::{CONNECTIONS, HttpCarrier, TokenSource};
+pub use http::{CONNECTIONS, HttpCarrier, REPLY_TIMEOUT, TokenSource};
+#[doc(hidden)]
+pub use multiplexed::fuzzing::fuzz_multiplexed;
+#[cfg(test)]
+pub(crate) use multiplexed::fuzzing::seeds::conversations as fuzz_multiplexed_seeds;
 
 /// How often an account of the population is tried: with the pauses below some 20 s, which an
 /// election and a restarted process fit into many times.
@@ -65,6 +70,8 @@ pub struct RemoteConfig {
     pub fidelity: Fidelity,
     /// Connections to the relay.
     pub connections: usize,
+    /// How long a reply may take before the carrier gives it up. Generators time out themselves, and sooner.
+    pub reply_timeout: Duration,
     /// Registrations in flight while the population is made.
     pub registrations_in_flight: usize,
     /// The runtime it runs on, with network and time; `None`: one of its own with a thread for each
@@ -85,6 +92,7 @@ impl RemoteConfig {
             stretching: Stretching::default(),
             fidelity: Fidelity::Full,
             connections: CONNECTIONS,
+            reply_timeout: REPLY_TIMEOUT,
             registrations_in_flight: POPULATION_IN_FLIGHT,
             runtime: None,
         }
@@ -121,7 +129,8 @@ impl RemoteVault {
         config: RemoteConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
-        let carrier = HttpCarrier::new(file, config.connections, Arc::clone(&clock))?;
+        let mut carrier = HttpCarrier::new(file, config.connections, Arc::clone(&clock))?;
+        carrier.reply_timeout = config.reply_timeout;
         let vault = Self::over(carrier, file, config, clock)?;
         vault.handle.block_on(vault.inner.carrier.reach())?;
         Ok(vault)
@@ -236,6 +245,15 @@ impl<C: Carrier + 'static> RemoteVault<C> {
         self.inner.people.lean_counts()
     }
 
+    /// Bytes that the task of one operation holds while it waits, besides what it points to.
+    #[must_use]
+    pub fn operation_len(&self) -> usize {
+        let (operation, intended) = (Operation::Recover, self.inner.clock.now());
+        let request = Request { operation, account: 0, number: 0, intended };
+        // Made, and never begun.
+        size_of_val(&Arc::clone(&self.inner).perform(request, intended))
+    }
+
     /// The identifier that an account of the generator's has in the fleet.
     #[must_use]
     pub fn account_id(&self, account: u64) -> AccountId {
@@ -247,7 +265,7 @@ impl<C: Carrier + 'static> Target for RemoteVault<C> {
     fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<C> {
         let start = self.inner.clock.now();
         let inner = Arc::clone(&self.inner);
-        Performing(self.handle.spawn(async move { inner.perform(request, start).await }))
+        Performing(self.handle.spawn(inner.perform(request, start)))
     }
 }
 
@@ -272,7 +290,7 @@ impl<C: Carrier> Inner<C> {
         ChannelService::new(carrier, self.fleet_key, clock, chance)
     }
 
-    async fn perform(&self, request: Request, start: Moment) -> Reply {
+    async fn perform(self: Arc<Self>, request: Request, start: Moment) -> Reply {
         let mut stages = StageTimes::default();
         let mut evidence = Evidence::default();
         let service = self.service(self.people.chance(Chance::Channel { number: request.number }));

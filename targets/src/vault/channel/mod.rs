@@ -32,6 +32,7 @@ use super::wire::{PLAINTEXT_LEN_MAX, RequestKind};
 
 mod client;
 mod frame;
+mod initiator;
 pub(crate) mod noise;
 mod server;
 mod service;

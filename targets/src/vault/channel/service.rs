@@ -77,9 +77,38 @@ pub struct ChannelService<C> {
 }
 
 struct State {
-    chance: ChaCha20Rng,
-    channel: Option<ChannelClient>,
+    chance: Chance,
+    channel: Option<Box<ChannelClient>>,
 }
+
+/// Where a channel's chance is drawn: its source by seed and place, since all of it takes ten times as much and a
+/// generator holds a million.
+struct Chance {
+    seed: Zeroizing<[u8; 32]>,
+    stream: u64,
+    place: u128,
+}
+
+impl Chance {
+    fn new(chance: &ChaCha20Rng) -> Self {
+        let (stream, place) = (chance.get_stream(), chance.get_word_pos());
+        Self { seed: Zeroizing::new(chance.get_seed()), stream, place }
+    }
+
+    /// Chance for one channel.
+    fn draw(&mut self) -> ChaCha20Rng {
+        let mut chance = ChaCha20Rng::from_seed(*self.seed);
+        chance.set_stream(self.stream);
+        chance.set_word_pos(self.place);
+        let mut seed = Zeroizing::new([0; 32]);
+        chance.fill_bytes(seed.as_mut_slice());
+        self.place = chance.get_word_pos();
+        ChaCha20Rng::from_seed(*seed)
+    }
+}
+
+/// A request on its channel, as a frame.
+type Begun = (Box<ChannelClient>, Vec<u8>);
 
 impl<C: Carrier> ChannelService<C> {
     /// A vault that is reached by a carrier. `chance` is where the client's ephemeral keys come from:
@@ -90,7 +119,8 @@ impl<C: Carrier> ChannelService<C> {
         clock: Arc<dyn Clock>,
         chance: ChaCha20Rng,
     ) -> Self {
-        Self { carrier, fleet, clock, state: Mutex::new(State { chance, channel: None }) }
+        let state = State { chance: Chance::new(&chance), channel: None };
+        Self { carrier, fleet, clock, state: Mutex::new(state) }
     }
 
     /// The carrier.
@@ -98,35 +128,38 @@ impl<C: Carrier> ChannelService<C> {
         &self.carrier
     }
 
-    async fn ask(
-        &self,
-        request: &VaultRequest,
-        stages: &mut StageTimes,
-    ) -> Result<VaultReply, Refusal> {
+    /// The frame of a request, on a channel that it opens or that is open.
+    fn begin(&self, request: &VaultRequest) -> Result<Begun, Refusal> {
         let first = Purpose::of(request).first();
-        let begins = first.is_none_or(|kind| kind == RequestKind::of(request));
-        let (mut channel, frame) = if begins { self.open(request) } else { self.go_on(request) }?;
-        let mut reply = self.carry(&mut channel, frame, stages).await?;
-        if reply.is_none() {
-            let frame = channel.write(request).map_err(refused)?;
-            reply = self.carry(&mut channel, frame, stages).await?;
+        if first.is_none_or(|kind| kind == RequestKind::of(request)) {
+            let chance = self.state().chance.draw();
+            let opened = ChannelClient::open(&self.fleet, request, chance);
+            let (channel, frame) = opened.map_err(refused)?;
+            return Ok((Box::new(channel), frame));
         }
-        self.state().channel = Some(channel);
-        reply.ok_or(Refusal::Failed(Failure::BadChannel))
-    }
-
-    fn open(&self, request: &VaultRequest) -> Result<(ChannelClient, Vec<u8>), Refusal> {
-        let mut seed = Zeroizing::new([0; 32]);
-        self.state().chance.fill_bytes(seed.as_mut_slice());
-        let chance = ChaCha20Rng::from_seed(*seed);
-        ChannelClient::open(&self.fleet, request, chance).map_err(refused)
-    }
-
-    fn go_on(&self, request: &VaultRequest) -> Result<(ChannelClient, Vec<u8>), Refusal> {
         let channel = self.state().channel.take();
         let mut channel = channel.ok_or(Refusal::Failed(Failure::NoSuchChannel))?;
         let frame = channel.write(request).map_err(refused)?;
         Ok((channel, frame))
+    }
+
+    /// `later`: the request, where it waits for the channel to be open.
+    async fn ask(
+        &self,
+        begun: Result<Begun, Refusal>,
+        later: Option<Box<VaultRequest>>,
+        stages: &mut StageTimes,
+    ) -> Result<VaultReply, Refusal> {
+        let (mut channel, frame) = begun?;
+        let mut reply = self.carry(&mut channel, frame, stages).await?;
+        if reply.is_none()
+            && let Some(request) = later
+        {
+            let frame = channel.write(&request).map_err(refused)?;
+            reply = Box::pin(self.carry(&mut channel, frame, stages)).await?;
+        }
+        self.state().channel = Some(channel);
+        reply.ok_or(Refusal::Failed(Failure::BadChannel))
     }
 
     async fn carry(
@@ -165,10 +198,16 @@ impl<C: Carrier> ChannelService<C> {
 }
 
 impl<C: Carrier> VaultService for ChannelService<C> {
-    async fn call(&self, request: VaultRequest) -> Answer {
-        let mut stages = StageTimes::default();
-        let reply = self.ask(&request, &mut stages).await.unwrap_or_else(VaultReply::Refused);
-        Answer { reply, stages }
+    /// The request is a frame before anybody waits: what waits does not hold it.
+    fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send {
+        let begun = self.begin(&request);
+        let waits = Purpose::of(&request).first().is_none();
+        let later = waits.then(|| Box::new(request));
+        async move {
+            let mut stages = StageTimes::default();
+            let reply = self.ask(begun, later, &mut stages).await;
+            Answer { reply: reply.unwrap_or_else(VaultReply::Refused), stages }
+        }
     }
 }
 
