@@ -31,7 +31,7 @@ mod stretching_threads;
 
 pub(crate) use keys::AccountKeys;
 pub use keys::{BackupKey, WRAPPED_LEN};
-pub(crate) use lean::LeanVaultClient;
+pub(crate) use lean::{KnownAccount, LeanVaultClient};
 pub use person::{Person, Secret};
 pub use stretching_threads::StretchingThreads;
 
@@ -228,11 +228,11 @@ async fn confirm<S: VaultService>(
 }
 
 /// No `async fn`: that would hold the request for as long as the answer takes.
-fn ask<S: VaultService>(
-    service: &S,
+fn ask<'a, S: VaultService>(
+    service: &'a S,
     request: VaultRequest,
-    stages: &mut StageTimes,
-) -> impl Future<Output = Result<VaultReply, ClientError>> + Send {
+    stages: &'a mut StageTimes,
+) -> impl Future<Output = Result<VaultReply, ClientError>> + Send + use<'a, S> {
     service.call(request).map(|Answer { reply, stages: theirs }| {
         for stage in Stage::ALL {
             stages.add(stage, Duration::from_nanos(theirs.ns(stage)));

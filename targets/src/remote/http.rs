@@ -7,8 +7,10 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -269,27 +271,51 @@ impl HttpCarrier {
 }
 
 impl Carrier for HttpCarrier {
-    /// What waits is small: the request is with the connection before anybody waits for it, and all that is
-    /// rare is on the heap.
     fn carry(
         &self,
         account: AccountId,
         purpose: Purpose,
         frame: Vec<u8>,
     ) -> impl Future<Output = Result<Carried, CarryError>> + Send {
-        let request = self.request(account, purpose, frame).ok_or(CarryError::Unauthorized);
-        let mut begun = request.map(|request| self.send(request, self.turn()));
-        async move {
-            let ended = match &mut begun {
-                Ok(Ok(waiting)) => waiting.await,
-                Ok(Err(NotTaken::Full)) => return Err(CarryError::Busy),
-                Ok(Err(NotTaken::Gone(request))) => Ended::Unsent(std::mem::take(request)),
-                Err(error) => return Err(*error),
+        let Some(request) = self.request(account, purpose, frame) else {
+            return Carrying::Not(CarryError::Unauthorized);
+        };
+        match self.send(request, self.turn()) {
+            Ok(waiting) => Carrying::First(self, waiting),
+            Err(NotTaken::Full) => Carrying::Not(CarryError::Busy),
+            Err(NotTaken::Gone(request)) => Carrying::Again(Box::pin(self.send_again(request))),
+        }
+    }
+}
+
+/// A frame on its way. What waits is small: the request is with the connection before anybody waits for it, and
+/// all that is rare is on the heap.
+enum Carrying<'a> {
+    First(&'a HttpCarrier, Waiting),
+    Again(Pin<Box<dyn Future<Output = Result<Ended, CarryError>> + Send + 'a>>),
+    Not(CarryError),
+}
+
+impl Future for Carrying<'_> {
+    type Output = Result<Carried, CarryError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let ended = match &mut *self {
+                Self::First(carrier, waiting) => {
+                    let carrier = *carrier;
+                    match ready!(Pin::new(waiting).poll(context)) {
+                        Ended::Unsent(request) => {
+                            *self = Self::Again(Box::pin(carrier.send_again(request)));
+                            continue;
+                        }
+                        ended => Ok(ended),
+                    }
+                }
+                Self::Again(again) => ready!(again.as_mut().poll(context)),
+                Self::Not(error) => Err(*error),
             };
-            match ended {
-                Ended::Unsent(request) => carried(Box::pin(self.send_again(request)).await?),
-                ended => carried(ended),
-            }
+            return Poll::Ready(ended.and_then(carried));
         }
     }
 }

@@ -41,7 +41,7 @@ const ON_AN_ACCOUNT: u32 = 10;
 /// Recoveries with which shows what the generator takes anyway: its histograms, for one.
 const FEW: u32 = 1_000;
 /// Clients that are not lean show what they take with one in so many.
-const FEWER: u32 = 20;
+const FEWER: u32 = 100;
 /// Recoveries sent a second: what two cores encrypt, carry and take in. Its inverse is a whole number of
 /// nanoseconds.
 const RATE: f64 = 8_000.0;

@@ -260,6 +260,8 @@ impl Upstream for Stalled {
         } else {
             None
         };
-        gate.channels.answer(account, purpose, frame).await.map_err(ForwardError::Refused)
+        // On the heap, and only once it has begun: a million of these wait before.
+        let answer = Box::pin(gate.channels.answer(account, purpose, frame));
+        answer.await.map_err(ForwardError::Refused)
     }
 }

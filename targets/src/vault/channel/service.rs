@@ -1,10 +1,12 @@
 //! A vault at the other end of a channel: what a client talks to as if it were the vault itself.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use rand::RngCore;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -81,34 +83,32 @@ struct State {
     channel: Option<Box<ChannelClient>>,
 }
 
-/// Where a channel's chance is drawn: its source by seed and place, since all of it takes ten times as much and a
-/// generator holds a million.
-struct Chance {
-    seed: Zeroizing<[u8; 32]>,
-    stream: u64,
-    place: u128,
-}
+/// Chance for channels: the seed of the next one. The generator itself is ten times as long, and a load generator
+/// holds a million of these.
+struct Chance(Zeroizing<[u8; 32]>);
 
 impl Chance {
-    fn new(chance: &ChaCha20Rng) -> Self {
-        let (stream, place) = (chance.get_stream(), chance.get_word_pos());
-        Self { seed: Zeroizing::new(chance.get_seed()), stream, place }
-    }
-
-    /// Chance for one channel.
-    fn draw(&mut self) -> ChaCha20Rng {
-        let mut chance = ChaCha20Rng::from_seed(*self.seed);
-        chance.set_stream(self.stream);
-        chance.set_word_pos(self.place);
+    fn new(mut chance: ChaCha20Rng) -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         chance.fill_bytes(seed.as_mut_slice());
-        self.place = chance.get_word_pos();
-        ChaCha20Rng::from_seed(*seed)
+        Self(seed)
+    }
+
+    /// Chance for one channel. What follows it is drawn where it never comes to.
+    fn draw(&mut self) -> ChaCha20Rng {
+        let own = ChaCha20Rng::from_seed(*self.0);
+        let mut next = own.clone();
+        next.set_stream(1);
+        next.fill_bytes(self.0.as_mut_slice());
+        own
     }
 }
 
 /// A request on its channel, as a frame.
 type Begun = (Box<ChannelClient>, Vec<u8>);
+
+/// What came of a frame: on which channel, what was answered, and how long everybody took.
+type Exchanged = (Box<ChannelClient>, Result<Option<VaultReply>, Refusal>, StageTimes);
 
 impl<C: Carrier> ChannelService<C> {
     /// A vault that is reached by a carrier. `chance` is where the client's ephemeral keys come from:
@@ -119,7 +119,7 @@ impl<C: Carrier> ChannelService<C> {
         clock: Arc<dyn Clock>,
         chance: ChaCha20Rng,
     ) -> Self {
-        let state = State { chance: Chance::new(&chance), channel: None };
+        let state = State { chance: Chance::new(chance), channel: None };
         Self { carrier, fleet, clock, state: Mutex::new(state) }
     }
 
@@ -143,53 +143,49 @@ impl<C: Carrier> ChannelService<C> {
         Ok((channel, frame))
     }
 
-    /// `later`: the request, where it waits for the channel to be open.
-    async fn ask(
+    /// Carries a frame and reads what comes back: the answer, or nothing if the channel is only now open.
+    fn exchange(
         &self,
-        begun: Result<Begun, Refusal>,
-        later: Option<Box<VaultRequest>>,
-        stages: &mut StageTimes,
-    ) -> Result<VaultReply, Refusal> {
-        let (mut channel, frame) = begun?;
-        let mut reply = self.carry(&mut channel, frame, stages).await?;
-        if reply.is_none()
-            && let Some(request) = later
-        {
-            let frame = channel.write(&request).map_err(refused)?;
-            reply = Box::pin(self.carry(&mut channel, frame, stages)).await?;
-        }
-        self.state().channel = Some(channel);
-        reply.ok_or(Refusal::Failed(Failure::BadChannel))
+        mut channel: Box<ChannelClient>,
+        frame: Vec<u8>,
+    ) -> impl Future<Output = Exchanged> + Send {
+        let start = self.clock.now();
+        let carrying = self.carrier.carry(channel.account(), channel.purpose(), frame);
+        carrying.map(move |carried| {
+            let total = self.clock.now().since(start);
+            let mut stages = StageTimes::default();
+            let read = read(&mut channel, carried, total, &mut stages);
+            (channel, read, stages)
+        })
     }
 
-    async fn carry(
-        &self,
-        channel: &mut ChannelClient,
-        frame: Vec<u8>,
-        stages: &mut StageTimes,
-    ) -> Result<Option<VaultReply>, Refusal> {
-        let start = self.clock.now();
-        let carried = self.carrier.carry(channel.account(), channel.purpose(), frame).await;
-        let total = self.clock.now().since(start);
-        let Carried { frame, relay } = match carried {
-            Ok(carried) => carried,
-            Err(error) => {
-                stages.add(Stage::Network, total);
-                return Err(error.into());
+    /// The end of a request: its answer, and its channel for the next one.
+    fn end(&self, (channel, read, stages): Exchanged) -> Answer {
+        let reply = match read {
+            Ok(reply) => {
+                self.state().channel = Some(channel);
+                reply.unwrap_or(VaultReply::Refused(Refusal::Failed(Failure::BadChannel)))
             }
+            Err(refusal) => VaultReply::Refused(refusal),
         };
-        let relay = relay.min(total);
-        stages.add(Stage::Relay, relay);
-        let read = channel.read(&frame);
-        let mut within = relay;
-        if let Ok(Some(answer)) = &read {
-            for stage in Stage::ALL {
-                stages.add(stage, Duration::from_nanos(answer.stages.ns(stage)));
-            }
-            within = within.saturating_add(Duration::from_nanos(answer.stages.total_ns()));
+        Answer { reply, stages }
+    }
+
+    /// The request of a channel that it waits for to be open.
+    async fn ask_later(&self, first: Exchanged, request: VaultRequest) -> Answer {
+        let (mut channel, read, mut stages) = first;
+        if !matches!(read, Ok(None)) {
+            return self.end((channel, read, stages));
         }
-        stages.add(Stage::Network, total.saturating_sub(within));
-        Ok(read.map_err(refused)?.map(|answer| answer.reply))
+        let frame = match channel.write(&request) {
+            Ok(frame) => frame,
+            Err(error) => return Answer { reply: VaultReply::Refused(refused(error)), stages },
+        };
+        let (channel, read, more) = self.exchange(channel, frame).await;
+        for stage in Stage::ALL {
+            stages.add(stage, Duration::from_nanos(more.ns(stage)));
+        }
+        self.end((channel, read, stages))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,17 +194,50 @@ impl<C: Carrier> ChannelService<C> {
 }
 
 impl<C: Carrier> VaultService for ChannelService<C> {
-    /// The request is a frame before anybody waits: what waits does not hold it.
+    /// The request is a frame before anybody waits, and no `async fn` holds it; what is rare is on the heap.
     fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send {
-        let begun = self.begin(&request);
-        let waits = Purpose::of(&request).first().is_none();
-        let later = waits.then(|| Box::new(request));
-        async move {
-            let mut stages = StageTimes::default();
-            let reply = self.ask(begun, later, &mut stages).await;
-            Answer { reply: reply.unwrap_or_else(VaultReply::Refused), stages }
+        let (channel, frame) = match self.begin(&request) {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                let (reply, stages) = (VaultReply::Refused(refusal), StageTimes::default());
+                return Either::Right(ready(Answer { reply, stages }).boxed());
+            }
+        };
+        let first = self.exchange(channel, frame);
+        if Purpose::of(&request).first().is_none() {
+            let later = async move { self.ask_later(first.await, request).await };
+            return Either::Right(later.boxed());
         }
+        Either::Left(first.map(|exchanged| self.end(exchanged)))
     }
+}
+
+/// What came back on a channel, and how long everybody took.
+fn read(
+    channel: &mut ChannelClient,
+    carried: Result<Carried, CarryError>,
+    total: Duration,
+    stages: &mut StageTimes,
+) -> Result<Option<VaultReply>, Refusal> {
+    let Carried { frame, relay } = match carried {
+        Ok(carried) => carried,
+        Err(error) => {
+            stages.add(Stage::Network, total);
+            return Err(error.into());
+        }
+    };
+    let relay = relay.min(total);
+    stages.add(Stage::Relay, relay);
+    let read = channel.read(&frame);
+    let mut within = relay;
+    if let Ok(Some(answer)) = &read {
+        for stage in Stage::ALL {
+            stages.add(stage, Duration::from_nanos(answer.stages.ns(stage)));
+        }
+        within = within.saturating_add(Duration::from_nanos(answer.stages.total_ns()));
+    }
+    stages.add(Stage::Network, total.saturating_sub(within));
+    Ok(read.map_err(refused)?.map(|answer| answer.reply))
 }
 
 fn refused(error: ChannelError) -> Refusal {
