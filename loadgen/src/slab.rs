@@ -32,8 +32,25 @@ struct Slot<F, N> {
     note: Option<N>,
     wake: Arc<PlaceWaker>,
     waker: Waker,
-    before: Option<Place>,
-    after: Option<Place>,
+    before: Link,
+    after: Link,
+}
+
+/// A place, or none, in four bytes: there are as many of these as operations in flight, twice.
+#[derive(Clone, Copy, Debug)]
+struct Link(u32);
+
+impl Link {
+    const NONE: Self = Self(u32::MAX);
+
+    fn to(place: Option<Place>) -> Self {
+        let number = |place| u32::try_from(place).expect("fewer places than four bytes number");
+        place.map_or(Self::NONE, |place| Self(number(place)))
+    }
+
+    fn place(self) -> Option<Place> {
+        (self.0 != u32::MAX).then_some(self.0 as usize)
+    }
 }
 
 /// Places whose futures want to be polled; shared with whatever wakes them.
@@ -76,7 +93,8 @@ impl<F: Future, N> Slab<F, N> {
             let wake = Arc::new(PlaceWaker { place, queued, ready: Arc::clone(&ready) });
             let waker = Waker::from(Arc::clone(&wake));
             let future = Box::pin(None);
-            Slot { future, note: None, wake, waker, before: None, after: None }
+            let (before, after) = (Link::NONE, Link::NONE);
+            Slot { future, note: None, wake, waker, before, after }
         };
         let slots = (0..places).map(slot).collect();
         let free = (0..places).rev().collect();
@@ -110,10 +128,10 @@ impl<F: Future, N> Slab<F, N> {
         let slot = &mut self.places[place];
         slot.future.as_mut().set(Some(future));
         slot.note = Some(note);
-        slot.before = self.newest;
-        slot.after = None;
+        slot.before = Link::to(self.newest);
+        slot.after = Link::NONE;
         match self.newest {
-            Some(newest) => self.places[newest].after = Some(place),
+            Some(newest) => self.places[newest].after = Link::to(Some(place)),
             None => self.oldest = Some(place),
         }
         self.newest = Some(place);
@@ -158,14 +176,15 @@ impl<F: Future, N> Slab<F, N> {
         let slot = &mut self.places[place];
         let note = slot.note.take()?;
         slot.future.as_mut().set(None);
-        let (before, after) = (slot.before.take(), slot.after.take());
-        match before {
+        let (before, after) = (slot.before, slot.after);
+        (slot.before, slot.after) = (Link::NONE, Link::NONE);
+        match before.place() {
             Some(before) => self.places[before].after = after,
-            None => self.oldest = after,
+            None => self.oldest = after.place(),
         }
-        match after {
+        match after.place() {
             Some(after) => self.places[after].before = before,
-            None => self.newest = before,
+            None => self.newest = before.place(),
         }
         self.free.push(place);
         self.taken -= 1;

@@ -382,7 +382,7 @@ impl Inner {
         let mut stages = StageTimes::default();
         let mut evidence = Evidence::default();
         let (outcome, error) = match self.core() {
-            Some(core) => self.people.operate(&*core, request, &mut stages, &mut evidence).await,
+            Some(core) => self.people.operate(&*core, &request, &mut stages, &mut evidence).await,
             None => (Outcome::Failed, Some(Failure::ReplicaDown.describe())),
         };
         let total = self.clock.now().since(start);

@@ -4,9 +4,11 @@
 //! itself is not here.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rand::RngCore;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -29,7 +31,7 @@ mod stretching_threads;
 
 pub(crate) use keys::AccountKeys;
 pub use keys::{BackupKey, WRAPPED_LEN};
-pub(crate) use lean::LeanVaultClient;
+pub(crate) use lean::{KnownAccount, LeanVaultClient};
 pub use person::{Person, Secret};
 pub use stretching_threads::StretchingThreads;
 
@@ -75,6 +77,8 @@ pub enum ClientError {
     BadRelease,
     /// The vault's reply is not one to this request.
     UnexpectedReply,
+    /// The keys of an account that was known cannot be read any more: a lean client has nothing else.
+    UnknownKeys,
 }
 
 impl ClientError {
@@ -87,6 +91,7 @@ impl ClientError {
             Self::Opaque(error) => error.describe(),
             Self::BadRelease => "the released key does not open",
             Self::UnexpectedReply => "the reply is not one to this request",
+            Self::UnknownKeys => "the account's keys cannot be read any more",
         }
     }
 }
@@ -222,19 +227,21 @@ async fn confirm<S: VaultService>(
     }
 }
 
-async fn ask<S: VaultService>(
-    service: &S,
+/// No `async fn`: that would hold the request for as long as the answer takes.
+fn ask<'a, S: VaultService>(
+    service: &'a S,
     request: VaultRequest,
-    stages: &mut StageTimes,
-) -> Result<VaultReply, ClientError> {
-    let Answer { reply, stages: theirs } = service.call(request).await;
-    for stage in Stage::ALL {
-        stages.add(stage, Duration::from_nanos(theirs.ns(stage)));
-    }
-    match reply {
-        VaultReply::Refused(refusal) => Err(ClientError::Refused(refusal)),
-        reply => Ok(reply),
-    }
+    stages: &'a mut StageTimes,
+) -> impl Future<Output = Result<VaultReply, ClientError>> + Send + use<'a, S> {
+    service.call(request).map(|Answer { reply, stages: theirs }| {
+        for stage in Stage::ALL {
+            stages.add(stage, Duration::from_nanos(theirs.ns(stage)));
+        }
+        match reply {
+            VaultReply::Refused(refusal) => Err(ClientError::Refused(refusal)),
+            reply => Ok(reply),
+        }
+    })
 }
 
 /// Does a step that stretches: on the threads for it, if there are any.

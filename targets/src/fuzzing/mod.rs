@@ -37,13 +37,15 @@ pub use stored::{
 pub use crate::relay::{
     fuzz_relay_connection as relay_connection, fuzz_relay_texts as relay_texts,
 };
-pub use crate::remote::{fuzz_client_file as client_file, fuzz_http_reply as http_reply};
+pub use crate::remote::{
+    fuzz_client_file as client_file, fuzz_http_reply as http_reply, fuzz_multiplexed as multiplexed,
+};
 
 /// A function over made-up bytes.
 pub type Parser = fn(&[u8]);
 
 /// Every function, by the name of its binary and its corpus.
-pub const ALL: [(&str, Parser); 17] = [
+pub const ALL: [(&str, Parser); 18] = [
     ("backup_digits", backup_digits),
     ("backup_file", backup_file),
     ("channel_client", channel_client),
@@ -55,6 +57,7 @@ pub const ALL: [(&str, Parser); 17] = [
     ("log_commands", log_commands),
     ("log_segment", log_segment),
     ("member_frames", member_frames),
+    ("multiplexed", multiplexed),
     ("opaque", opaque),
     ("relay_connection", relay_connection),
     ("relay_texts", relay_texts),

@@ -17,6 +17,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("log_commands", vec![log()]),
         ("log_segment", crate::quorum::fuzz_seeds::log_segment()),
         ("member_frames", crate::quorum::fuzz_seeds::member_frames()),
+        ("multiplexed", crate::remote::fuzz_multiplexed_seeds()),
         ("opaque", opaque::seeds()),
         ("relay_connection", crate::relay::fuzz_seeds::connections()),
         ("relay_texts", crate::relay::fuzz_seeds::texts()),

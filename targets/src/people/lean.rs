@@ -1,6 +1,7 @@
 //! Lean people: of their recoveries they do what the vault can observe, with what is known and was made
 //! beforehand, and one in so many does every step.
 
+use std::future::Future;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
@@ -12,7 +13,7 @@ use super::PeopleError;
 use super::keys_file::{KeysFile, Whose};
 use super::shares::{Counts, LeanCounts, Share, Shares, count};
 use super::synthetic::{Chance, Synthetic};
-use crate::client::{AccountKeys, BackupKey, ClientError, LeanVaultClient};
+use crate::client::{BackupKey, ClientError, KnownAccount, LeanVaultClient};
 use crate::opaque::Stretching;
 use crate::opaque::lean::LeanClient;
 use crate::target::StageTimes;
@@ -108,32 +109,32 @@ impl Lean {
             count(&self.counts.on_the_spot);
             let (attempt, chance) = drawn(synthetic, number);
             let mut prepared = self.client.opaque().prepare(&mut [chance]);
-            (attempt, prepared.pop().expect("one for each source of chance"))
+            Box::new((attempt, prepared.pop().expect("one for each source of chance")))
         })
     }
 
-    pub(super) async fn recover<S: VaultService>(
+    pub(super) fn recover<S: VaultService>(
         &self,
         service: &S,
-        (account, keys): (AccountId, &AccountKeys),
+        whose: impl KnownAccount,
         (synthetic, number): (&Synthetic, u64),
         stages: &mut StageTimes,
-    ) -> Result<BackupKey, ClientError> {
+    ) -> impl Future<Output = Result<BackupKey, ClientError>> + Send {
         count(&self.counts.lean);
-        let (attempt, prepared) = self.share(synthetic, number);
-        self.client.recover_known(service, (account, keys), (attempt, &prepared), stages).await
+        let share = self.share(synthetic, number);
+        self.client.recover_known(service, share, whose, stages)
     }
 
-    pub(super) async fn guess<S: VaultService>(
+    pub(super) fn guess<'a, S: VaultService>(
         &self,
-        service: &S,
-        account: AccountId,
+        service: &'a S,
+        id: AccountId,
         (synthetic, number): (&Synthetic, u64),
-        stages: &mut StageTimes,
-    ) -> ClientError {
+        stages: &'a mut StageTimes,
+    ) -> impl Future<Output = ClientError> + Send + use<'a, S> {
         count(&self.counts.lean);
-        let (attempt, prepared) = self.share(synthetic, number);
-        self.client.guess(service, account, (attempt, &prepared), stages).await
+        let share = self.share(synthetic, number);
+        self.client.guess(service, id, &share, stages)
     }
 
     pub(super) fn counts(&self) -> LeanCounts {

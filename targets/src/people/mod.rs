@@ -13,9 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use tokio::task::JoinHandle;
 
-use crate::client::{BackupKey, ClientError, ClientStretching, StretchingThreads, VaultClient};
+use crate::client::{
+    AccountKeys, BackupKey, ClientError, ClientStretching, KnownAccount, StretchingThreads,
+    VaultClient,
+};
 use crate::opaque::{KnownStretchings, OpaqueError, Stretcher, Stretching};
 use crate::target::{Evidence, Operation, Outcome, Reply, Request, StageTimes};
 use crate::vault::{AccountId, Refusal, VaultService};
@@ -148,32 +153,62 @@ impl People {
 
     /// Does what is asked, at a vault. `stages` is given the vault's times, `evidence` what is seen of
     /// its rules.
-    pub(crate) async fn operate<S: VaultService>(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds twice what it is called with")]
+    pub(crate) fn operate<S: VaultService>(
         &self,
         service: &S,
-        request: Request,
+        request: &Request,
         stages: &mut StageTimes,
         evidence: &mut Evidence,
-    ) -> (Outcome, Option<&'static str>) {
-        let service = Watched::new(service);
-        let ended = match request.operation {
-            Operation::Register => self.register_new(&service, request, stages).await,
-            Operation::Recover | Operation::RecoverWrong => {
-                self.recover(&service, request, stages).await
-            }
-        };
-        *evidence = service.evidence();
-        match ended {
-            Ok(()) => (Outcome::Complete, None),
-            Err(Ended::Client(error)) => {
-                evidence.unopened = error == ClientError::WrongPassword;
-                ended_badly(error)
-            }
-            Err(Ended::Key(why)) => {
-                evidence.key_differs = true;
-                (Outcome::Failed, Some(why))
+    ) -> impl Future<Output = (Outcome, Option<&'static str>)> + Send {
+        async move {
+            let service = Watched::new(service);
+            let ended = self.begin(&service, request, stages).await;
+            *evidence = service.evidence();
+            match ended {
+                Ok(()) => (Outcome::Complete, None),
+                Err(Ended::Client(error)) => {
+                    evidence.unopened = error == ClientError::WrongPassword;
+                    ended_badly(error)
+                }
+                Err(Ended::Key(why)) => {
+                    evidence.key_differs = true;
+                    (Outcome::Failed, Some(why))
+                }
             }
         }
+    }
+
+    /// Begins what is asked. Lean recoveries wait in many and take little; everything else is larger, and on the heap:
+    /// a place is as large as the largest that it may hold.
+    fn begin<'a, S: VaultService>(
+        &'a self,
+        service: &'a S,
+        request: &Request,
+        stages: &'a mut StageTimes,
+    ) -> impl Future<Output = Result<(), Ended>> + Send + use<'a, S> {
+        let Request { operation, account, number, .. } = *request;
+        if operation == Operation::Register {
+            return Either::Right(self.register_new(service, *request, stages).boxed());
+        }
+        let Some(lean) = self.lean_for(number) else {
+            return Either::Right(self.recover_in_full(service, *request, stages).boxed());
+        };
+        let whose = (&self.synthetic, number);
+        if operation == Operation::RecoverWrong {
+            let guessed = lean.guess(service, self.id(account), whose, stages);
+            return Either::Right(guessed.map(|error| Err(Ended::Client(error))).boxed());
+        }
+        if account >= lean.keys.made() {
+            count(&lean.counts.unknown);
+            return Either::Right(self.recover_in_full(service, *request, stages).boxed());
+        }
+        let known = Known { people: self, lean, account };
+        let recovering = lean.recover(service, known, whose, stages);
+        Either::Left(
+            recovering
+                .map(move |recovered| self.is_right(account, recovered.map_err(Ended::Client)?)),
+        )
     }
 
     async fn register_new<S: VaultService>(
@@ -195,24 +230,12 @@ impl People {
         registered.await.map(drop).map_err(Ended::Client)
     }
 
-    async fn recover<S: VaultService>(
+    async fn recover_in_full<S: VaultService>(
         &self,
         service: &S,
         Request { operation, account, number, .. }: Request,
         stages: &mut StageTimes,
     ) -> Result<(), Ended> {
-        if let Some(lean) = self.lean_for(number) {
-            let whose = (&self.synthetic, number);
-            let id = self.id(account);
-            if operation == Operation::RecoverWrong {
-                return Err(Ended::Client(lean.guess(service, id, whose, stages).await));
-            }
-            if let Some(keys) = lean.keys.look_up(account) {
-                let recovered = lean.recover(service, (id, &keys), whose, stages).await;
-                return self.is_right(account, recovered.map_err(Ended::Client)?);
-            }
-            count(&lean.counts.unknown);
-        }
         let mut chance = self.synthetic.chance(Chance::Operation { number });
         let (password, _) = self.person(account);
         let is_wrong = operation == Operation::RecoverWrong;
@@ -375,6 +398,23 @@ impl People {
 impl fmt::Debug for People {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("People").field("fidelity", &self.fidelity).finish_non_exhaustive()
+    }
+}
+
+/// An account of lean people whose keys are in their file.
+struct Known<'a> {
+    people: &'a People,
+    lean: &'a Lean,
+    account: u64,
+}
+
+impl KnownAccount for Known<'_> {
+    fn id(&self) -> AccountId {
+        self.people.id(self.account)
+    }
+
+    fn keys(&self) -> Option<AccountKeys> {
+        self.lean.keys.look_up(self.account)
     }
 }
 

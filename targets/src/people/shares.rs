@@ -22,8 +22,9 @@ const TOGETHER: u64 = 32;
 /// Shares between two looks at whether to stop: a tenth of a second of one core.
 const AT_ONCE: u64 = 2_048;
 
-/// One operation's: its attempt, and what its login needs.
-pub(super) type Share = (AttemptId, Prepared);
+/// One operation's: its attempt, and what its login needs. Handed out where it is: while it is in use it takes
+/// no room twice.
+pub(super) type Share = Box<(AttemptId, Prepared)>;
 
 /// Shares by the number of their operation.
 #[derive(Default)]
@@ -91,7 +92,7 @@ fn make_together(
     let drawing = numbers.zip(&wanted).filter(|(_, wanted)| **wanted);
     let (attempts, mut chances): (Vec<AttemptId>, Vec<ChaCha20Rng>) =
         drawing.map(|(number, _)| draw(number)).unzip();
-    let mut made = attempts.into_iter().zip(client.prepare(&mut chances));
+    let mut made = attempts.into_iter().zip(client.prepare(&mut chances)).map(Box::new);
     wanted.into_iter().map(|wanted| if wanted { made.next() } else { None }).collect()
 }
 

@@ -1,6 +1,9 @@
 //! A vault, and what is seen of its rules at work in passing.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
 
 use crate::target::Evidence;
 use crate::vault::message::{Answer, VaultReply, VaultRequest, VaultService};
@@ -35,16 +38,18 @@ impl<'a, S> Watched<'a, S> {
 }
 
 impl<S: VaultService> VaultService for Watched<'_, S> {
-    async fn call(&self, request: VaultRequest) -> Answer {
+    /// No `async fn`: that would hold the request for as long as the answer takes.
+    fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send {
         if matches!(request, VaultRequest::RecoverFinish { .. }) {
             self.finish_sent.store(true, Ordering::Relaxed);
         }
-        let answer = self.service.call(request).await;
-        match answer.reply {
-            VaultReply::RecoverStarted { .. } => self.evaluated.store(true, Ordering::Relaxed),
-            VaultReply::Released { .. } => self.verified.store(true, Ordering::Relaxed),
-            _ => {}
-        }
-        answer
+        self.service.call(request).map(|answer| {
+            match answer.reply {
+                VaultReply::RecoverStarted { .. } => self.evaluated.store(true, Ordering::Relaxed),
+                VaultReply::Released { .. } => self.verified.store(true, Ordering::Relaxed),
+                _ => {}
+            }
+            answer
+        })
     }
 }

@@ -6,23 +6,20 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::HeaderValue;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Uri};
-use http_body_util::Full;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -30,23 +27,25 @@ use vaultmark_hsm::{Clock, Moment};
 
 use super::client_file::ClientFile;
 use super::error::RemoteError;
+use super::multiplexed::{self, Ended, NotTaken, Origin, Sender, Unsent, Waiting};
 use crate::relay::RelayRefusal;
 use crate::relay::exchange;
 use crate::relay::tokens::{self, Tenant, TokenKey};
 use crate::vault::AccountId;
-use crate::vault::channel::{Carried, Carrier, CarryError, FRAME_LEN_MAX, Purpose};
+use crate::vault::channel::{Carried, Carrier, CarryError, Purpose};
 
 /// How long connecting may take, TLS included: a few round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a reply may take. Generators give up sooner; people wait no longer.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a reply may take as a rule. Generators give up sooner; people wait no longer.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a relay that could not be reached is left alone, at first and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Seconds for which a minted token is good: one operation, and clocks that differ.
 const TOKEN_LIFE_S: u64 = 600;
-/// Requests sent before the relay has said how many it takes: its default.
-const STREAMS: usize = 1_024;
+
+/// Bytes of the longest token that is sent: more than a relay takes, so that it is the relay that refuses.
+const BEARER_LEN_MAX: usize = 4 << 10;
 
 /// Connections of a carrier as a rule: a relay has as many threads as cores, and one connection is
 /// served by one of them at a time.
@@ -89,6 +88,7 @@ impl TokenSource {
 pub struct HttpCarrier {
     scheme: Scheme,
     authority: Authority,
+    origin: Origin,
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -96,9 +96,8 @@ pub struct HttpCarrier {
     clock: Arc<dyn Clock>,
     slots: Vec<Slot>,
     next: AtomicUsize,
+    pub(super) reply_timeout: Duration,
 }
-
-type Sender = SendRequest<Full<Bytes>>;
 
 /// The place of one connection.
 #[derive(Default)]
@@ -152,8 +151,21 @@ impl HttpCarrier {
             None
         };
         let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
-        let next = AtomicUsize::new(0);
-        Ok(Self { scheme, authority, host, port, tls, tokens, clock, slots, next })
+        let origin = Origin::new(is_tls, &authority);
+        let (next, reply_timeout) = (AtomicUsize::new(0), REPLY_TIMEOUT);
+        Ok(Self {
+            scheme,
+            authority,
+            origin,
+            host,
+            port,
+            tls,
+            tokens,
+            clock,
+            slots,
+            next,
+            reply_timeout,
+        })
     }
 
     /// Whether the relay can be reached at all, and speaks TLS and HTTP/2 as it should.
@@ -174,20 +186,19 @@ impl HttpCarrier {
         if self.tls.is_none() {
             // TLS has shown by now who answers, and in which protocol. In plaintext whoever does not
             // speak it shows at the first request.
-            self.say_hello(sender.clone())
-                .await
-                .map_err(|why| RemoteError::Unreachable(relay, why))?;
+            self.say_hello(&sender).await.map_err(|why| RemoteError::Unreachable(relay, why))?;
         }
         self.slots[0].state().sender = Some(sender);
         Ok(())
     }
 
-    async fn sender(&self) -> Result<Sender, CarryError> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let slot = &self.slots[turn];
-        if let Some(sender) = slot.live() {
-            return Ok(sender);
-        }
+    /// The place of the connection whose turn it is.
+    fn turn(&self) -> &Slot {
+        &self.slots[self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len()]
+    }
+
+    /// A connection at a place, made if there is none.
+    async fn sender(&self, slot: &Slot) -> Result<Sender, CarryError> {
         let _one = slot.connecting.lock().await;
         if let Some(sender) = slot.live() {
             return Ok(sender);
@@ -206,20 +217,12 @@ impl HttpCarrier {
     }
 
     /// A request that every relay answers, if only with a refusal.
-    async fn say_hello(&self, mut sender: Sender) -> Result<(), String> {
-        let uri = Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query("/")
-            .build();
-        let uri = uri.map_err(|error| error.to_string())?;
-        let request =
-            Request::head(uri).body(Full::default()).map_err(|error| error.to_string())?;
-        match timeout(CONNECT_TIMEOUT, sender.send_request(request)).await {
-            Ok(Ok(_answered)) => Ok(()),
-            Ok(Err(_)) => {
-                Err("it does not speak HTTP/2 in plaintext; does https:// do?".to_owned())
-            }
+    async fn say_hello(&self, sender: &Sender) -> Result<(), String> {
+        let strange = || "it does not speak HTTP/2 in plaintext; does https:// do?".to_owned();
+        let waiting = sender.send(self.origin.hello()).map_err(|_ended| strange())?;
+        match timeout(CONNECT_TIMEOUT, waiting).await {
+            Ok(Ended::Answer { .. } | Ended::TooLong) => Ok(()),
+            Ok(_) => Err(strange()),
             Err(_late) => Err("no answer".to_owned()),
         }
     }
@@ -228,7 +231,10 @@ impl HttpCarrier {
         let broken = |error: io::Error| ConnectError::Broken(error.to_string());
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
-        let Some((tls, name)) = &self.tls else { return converse(stream).await };
+        let patience = self.reply_timeout;
+        let Some((tls, name)) = &self.tls else {
+            return Ok(multiplexed::converse(stream, patience));
+        };
         let stream = tls.connect(name.clone(), stream).await.map_err(|error| {
             let said = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             match said {
@@ -241,69 +247,107 @@ impl HttpCarrier {
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(ConnectError::Broken("it does not speak HTTP/2".to_owned()));
         }
-        converse(stream).await
+        Ok(multiplexed::converse(stream, patience))
     }
 
-    fn request(
-        &self,
-        account: AccountId,
-        purpose: Purpose,
-        frame: Vec<u8>,
-    ) -> Option<Request<Full<Bytes>>> {
+    /// `None`: the token is none that a relay gave.
+    fn request(&self, account: AccountId, purpose: Purpose, frame: Vec<u8>) -> Option<Unsent> {
         let bearer = format!("Bearer {}", self.tokens.token(&*self.clock, &account));
-        let mut bearer = HeaderValue::try_from(bearer).ok()?;
-        // Not to be kept in tables that compress headers.
-        bearer.set_sensitive(true);
-        let uri = Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(exchange::path(purpose, &account))
-            .build()
-            .ok()?;
-        Request::post(uri)
-            .header(AUTHORIZATION, bearer)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
-            .body(Full::new(Bytes::from(frame)))
-            .ok()
+        let sound = bearer.len() <= BEARER_LEN_MAX && HeaderValue::from_str(&bearer).is_ok();
+        let path = exchange::path(purpose, &account);
+        sound.then(|| self.origin.post(&path, &bearer, frame))
     }
 
-    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Carried, CarryError> {
-        // A connection that has ended takes nothing; one more try finds another one, or makes it.
-        let mut again = true;
-        let response = loop {
-            match self.sender().await?.try_send_request(request).await {
-                Ok(response) => break response,
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if again => {
-                        again = false;
-                        request = unsent;
-                    }
-                    _ => return Err(CarryError::Unreachable),
-                },
-            }
-        };
-        let (head, mut body) = response.into_parts();
-        let body = exchange::read(&mut body).await.map_err(|refusal| match refusal {
-            RelayRefusal::TooLarge => CarryError::BadReply,
-            _ => CarryError::Unreachable,
-        })?;
-        if head.status.is_success() {
-            return Ok(Carried::shared(body, exchange::parse_timing(&head.headers)));
+    /// Sends a request on a connection that is there; the request, if there is none.
+    fn send(&self, request: Unsent, slot: &Slot) -> Result<Waiting, NotTaken> {
+        match slot.live() {
+            Some(sender) => sender.send(request),
+            None => Err(NotTaken::Gone(request)),
         }
-        Err(RelayRefusal::from_json(&body).map_or(CarryError::BadReply, CarryError::from))
+    }
+
+    /// Sends a request on a connection that is made first if need be. One that ends before it has taken the
+    /// request in is no loss: one more try finds another one, or makes it.
+    async fn send_again(&self, mut request: Unsent) -> Result<Ended, CarryError> {
+        for _ in 0..2 {
+            let sender = self.sender(self.turn()).await?;
+            match sender.send(request) {
+                Ok(waiting) => match waiting.await {
+                    Ended::Unsent(unsent) => request = unsent,
+                    ended => return Ok(ended),
+                },
+                Err(NotTaken::Full) => return Err(CarryError::Busy),
+                Err(NotTaken::Gone(unsent)) => request = unsent,
+            }
+        }
+        Err(CarryError::Unreachable)
     }
 }
 
 impl Carrier for HttpCarrier {
-    async fn carry(
+    fn carry(
         &self,
         account: AccountId,
         purpose: Purpose,
         frame: Vec<u8>,
-    ) -> Result<Carried, CarryError> {
-        // A token that is no header's value is none that a relay gave.
-        let request = self.request(account, purpose, frame).ok_or(CarryError::Unauthorized)?;
-        timeout(REPLY_TIMEOUT, self.exchange(request)).await.unwrap_or(Err(CarryError::Unreachable))
+    ) -> impl Future<Output = Result<Carried, CarryError>> + Send {
+        let Some(request) = self.request(account, purpose, frame) else {
+            return Carrying::Not(CarryError::Unauthorized);
+        };
+        match self.send(request, self.turn()) {
+            Ok(waiting) => Carrying::First(self, waiting),
+            Err(NotTaken::Full) => Carrying::Not(CarryError::Busy),
+            Err(NotTaken::Gone(request)) => Carrying::Again(Box::pin(self.send_again(request))),
+        }
+    }
+}
+
+/// A frame on its way. What waits is small: the request is with the connection before anybody waits for it, and
+/// all that is rare is on the heap.
+enum Carrying<'a> {
+    First(&'a HttpCarrier, Waiting),
+    Again(Pin<Box<dyn Future<Output = Result<Ended, CarryError>> + Send + 'a>>),
+    Not(CarryError),
+}
+
+impl Future for Carrying<'_> {
+    type Output = Result<Carried, CarryError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let ended = match &mut *self {
+                Self::First(carrier, waiting) => {
+                    let carrier = *carrier;
+                    match ready!(Pin::new(waiting).poll(context)) {
+                        Ended::Unsent(request) => {
+                            *self = Self::Again(Box::pin(carrier.send_again(request)));
+                            continue;
+                        }
+                        ended => Ok(ended),
+                    }
+                }
+                Self::Again(again) => ready!(again.as_mut().poll(context)),
+                Self::Not(error) => Err(*error),
+            };
+            return Poll::Ready(ended.and_then(carried));
+        }
+    }
+}
+
+/// What came back, as a relay says it.
+fn carried(ended: Ended) -> Result<Carried, CarryError> {
+    match ended {
+        Ended::Answer { head, body, .. } if (200..300).contains(&head.status) => {
+            let relay = Duration::from_micros(head.relay_us.into());
+            Ok(Carried::shared(body, relay))
+        }
+        Ended::Answer { body, .. } => {
+            Err(RelayRefusal::from_json(&body).map_or(CarryError::BadReply, CarryError::from))
+        }
+        Ended::TooLong => Err(CarryError::BadReply),
+        // The peer says that it did nothing with it (RFC 9113 section 8.7).
+        Ended::Refused => Err(CarryError::Busy),
+        Ended::Lost | Ended::Unsent(_) => Err(CarryError::Unreachable),
     }
 }
 
@@ -329,22 +373,6 @@ enum ConnectError {
     Other(String),
     /// Nobody answers, or not in the protocol.
     Broken(String),
-}
-
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Sender, ConnectError> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_max_send_streams(STREAMS)
-        .initial_stream_window_size(u32::try_from(FRAME_LEN_MAX + 1).unwrap_or(u32::MAX))
-        .initial_connection_window_size(1 << 20)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| ConnectError::Broken(error.to_string()))?;
-    // It ends with its last sender, or tells those that wait why it broke.
-    drop(tokio::spawn(connection));
-    Ok(sender)
 }
 
 /// TLS 1.2 and 1.3; whoever is not the relay of the client file is not talked to.

@@ -22,7 +22,7 @@ use crate::people::{
     Fidelity, FleetKeys, LeanCounts, POPULATION_IN_FLIGHT, People, PeopleError, Performing,
     PopulationError, Registered, register_range,
 };
-use crate::target::{Evidence, Reply, Request, Stage, StageTimes, Target};
+use crate::target::{Evidence, Operation, Reply, Request, Stage, StageTimes, Target};
 use crate::vault::channel::{ChannelPublicKey, ChannelService};
 use crate::vault::{AccountId, Failure, Refusal};
 
@@ -31,6 +31,7 @@ mod direct;
 mod error;
 mod handed;
 mod http;
+mod multiplexed;
 mod own;
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,11 @@ pub use client_file::{ClientFile, ClientFileError, parse_url};
 pub use direct::Direct;
 pub use error::RemoteError;
 pub use handed::{Handed, HandedOperation, Letter};
-pub use http::{CONNECTIONS, HttpCarrier, TokenSource};
+pub use http::{CONNECTIONS, HttpCarrier, REPLY_TIMEOUT, TokenSource};
+#[doc(hidden)]
+pub use multiplexed::fuzzing::fuzz_multiplexed;
+#[cfg(test)]
+pub(crate) use multiplexed::fuzzing::seeds::conversations as fuzz_multiplexed_seeds;
 #[doc(hidden)]
 pub use own::fuzz_http_reply;
 #[cfg(test)]
@@ -80,6 +85,8 @@ pub struct RemoteConfig {
     pub way: ConnectionWay,
     /// Connections to the relay, where they are shared.
     pub connections: usize,
+    /// How long a reply may take before the carrier gives it up. Generators time out themselves, and sooner.
+    pub reply_timeout: Duration,
     /// Registrations in flight while the population is made.
     pub registrations_in_flight: usize,
     /// The runtime it runs on, with network and time; `None`: one of its own with a thread for each
@@ -101,6 +108,7 @@ impl RemoteConfig {
             fidelity: Fidelity::Full,
             way: ConnectionWay::default(),
             connections: CONNECTIONS,
+            reply_timeout: REPLY_TIMEOUT,
             registrations_in_flight: POPULATION_IN_FLIGHT,
             runtime: None,
         }
@@ -137,7 +145,8 @@ impl RemoteVault {
         config: RemoteConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
-        let how_many = (config.connections, config.population);
+        let shared = (config.connections, config.reply_timeout);
+        let how_many = (shared, config.population);
         let carrier = Connections::new(config.way, file, how_many, Arc::clone(&clock))?;
         let vault = Self::over(carrier, file, config, clock)?;
         vault.handle.block_on(vault.inner.carrier.reach())?;
@@ -291,6 +300,15 @@ impl<C: Reach> RemoteVault<C> {
         self.inner.people.lean_counts()
     }
 
+    /// Bytes that the task of one operation holds while it waits, besides what it points to.
+    #[must_use]
+    pub fn operation_len(&self) -> usize {
+        let (operation, intended) = (Operation::Recover, self.inner.clock.now());
+        let request = Request { operation, account: 0, number: 0, intended };
+        // Made, and never begun.
+        size_of_val(&Arc::clone(&self.inner).perform(request, intended))
+    }
+
     /// The identifier that an account of the generator's has in the fleet.
     #[must_use]
     pub fn account_id(&self, account: u64) -> AccountId {
@@ -302,7 +320,7 @@ impl<C: Reach> Target for RemoteVault<C> {
     fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<C> {
         let start = self.inner.clock.now();
         let inner = Arc::clone(&self.inner);
-        Performing(self.handle.spawn(async move { inner.perform(request, start).await }))
+        Performing(self.handle.spawn(inner.perform(request, start)))
     }
 }
 
@@ -327,18 +345,26 @@ impl<C: Reach> Inner<C> {
         ChannelService::new(carrier, self.fleet_key, clock, chance)
     }
 
-    async fn perform(&self, request: Request, start: Moment) -> Reply {
-        let mut stages = StageTimes::default();
-        let mut evidence = Evidence::default();
-        let chance = self.people.chance(Chance::Channel { number: request.number });
-        let service = self.service(request.account, chance);
-        let (outcome, error) =
-            self.people.operate(&service, request, &mut stages, &mut evidence).await;
-        let total = self.clock.now().since(start);
-        let others = Duration::from_nanos(stages.total_ns());
-        stages.add(Stage::Client, total.saturating_sub(others));
-        let error = error.map(|error| self.people.text(error));
-        Reply { stages, error, evidence, ..Reply::of(outcome) }
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds twice what it is called with")]
+    fn perform(
+        self: Arc<Self>,
+        request: Request,
+        start: Moment,
+    ) -> impl Future<Output = Reply> + Send {
+        async move {
+            let mut stages = StageTimes::default();
+            let mut evidence = Evidence::default();
+            let whose = Chance::Channel { number: request.number };
+            let service = self.service(request.account, self.people.chance(whose));
+            let operating =
+                self.people.operate(&service, &request, &mut stages, &mut evidence).await;
+            let (outcome, error) = operating;
+            let total = self.clock.now().since(start);
+            let others = Duration::from_nanos(stages.total_ns());
+            stages.add(Stage::Client, total.saturating_sub(others));
+            let error = error.map(|error| self.people.text(error));
+            Reply { stages, error, evidence, ..Reply::of(outcome) }
+        }
     }
 
     async fn register(&self, account: u64) -> Result<(), ClientError> {

@@ -4,7 +4,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use vaultmark_hsm::Clock;
 
 use super::client_file::ClientFile;
@@ -84,17 +87,20 @@ pub enum Connections {
 }
 
 impl Connections {
-    /// Connections to the relay of a client file. `shared` and `kept` say how many there are of those.
+    /// Connections to the relay of a client file. `shared` and `kept` say how many there are of those; a reply on one
+    /// that is shared may take `reply_timeout`.
     pub(super) fn new(
         way: ConnectionWay,
         file: &ClientFile,
-        (shared, kept): (usize, u64),
+        ((shared, reply_timeout), kept): ((usize, Duration), u64),
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
         let own = |kept| OwnConnections::new(file, kept, Arc::clone(&clock)).map(Arc::new);
         Ok(match way {
             ConnectionWay::Multiplexed => {
-                Self::Multiplexed(Arc::new(HttpCarrier::new(file, shared, clock)?))
+                let mut carrier = HttpCarrier::new(file, shared, clock)?;
+                carrier.reply_timeout = reply_timeout;
+                Self::Multiplexed(Arc::new(carrier))
             }
             ConnectionWay::Kept => Self::Own(own(kept)?),
             ConnectionWay::Fresh => Self::Own(own(0)?),
@@ -139,7 +145,7 @@ impl Reach for Connections {
     fn begin(self: &Arc<Self>, account: u64) -> OnTheWay {
         match &**self {
             Self::Multiplexed(carrier) => OnTheWay::Multiplexed(Arc::clone(carrier)),
-            Self::Own(own) => OnTheWay::Own(own.begin(account)),
+            Self::Own(own) => OnTheWay::Own(Box::new(own.begin(account))),
         }
     }
 }
@@ -149,20 +155,21 @@ impl Reach for Connections {
 pub enum OnTheWay {
     /// Over a connection that everybody shares.
     Multiplexed(Arc<HttpCarrier>),
-    /// Over its own.
-    Own(OwnOperation),
+    /// Over its own. On the heap, and so are its exchanges: who has a million operations in flight shares
+    /// connections, and each of those is to stay small.
+    Own(Box<OwnOperation>),
 }
 
 impl Carrier for OnTheWay {
-    async fn carry(
+    fn carry(
         &self,
         account: AccountId,
         purpose: Purpose,
         frame: Vec<u8>,
-    ) -> Result<Carried, CarryError> {
+    ) -> impl Future<Output = Result<Carried, CarryError>> + Send {
         match self {
-            Self::Multiplexed(carrier) => carrier.carry(account, purpose, frame).await,
-            Self::Own(own) => own.carry(account, purpose, frame).await,
+            Self::Multiplexed(carrier) => Either::Left(carrier.carry(account, purpose, frame)),
+            Self::Own(own) => Either::Right(own.carry(account, purpose, frame).boxed()),
         }
     }
 }

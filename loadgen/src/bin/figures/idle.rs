@@ -16,6 +16,7 @@ use vaultmark_targets::Operation;
 use vaultmark_targets::null::NullTarget;
 
 use super::{Bound, Figure, Lab, Measured, RUNS};
+use crate::flight::resident;
 use crate::instrument::float;
 
 /// The promise.
@@ -32,14 +33,6 @@ const USERS: u32 = 1_000_000;
 const FEW: u32 = 1_000;
 /// Long enough that all of them have asked once and think.
 const LENGTH: Duration = Duration::from_secs(4);
-
-/// Resident memory in bytes.
-pub(crate) fn resident() -> Result<u64, String> {
-    let statm = std::fs::read_to_string("/proc/self/statm").map_err(|error| error.to_string())?;
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);
-    pages.map(|pages| pages * page).ok_or_else(|| format!("/proc/self/statm says {statm:?}"))
-}
 
 /// Resident memory at the end of a run of so many users, operations that ended, and processor time as a
 /// share of one core.
@@ -79,7 +72,7 @@ fn run(lab: &Lab, users: u32) -> Result<(u64, u64, f64), String> {
     };
     let (mut most, mut ended) = (0, 0);
     let effort = measure::threads(&plan, &NullTarget, clock, &AtomicBool::new(false), |set| {
-        most = most.max(resident().map_err(std::io::Error::other)?);
+        most = most.max(resident("self").map_err(std::io::Error::other)?);
         ended += set.cells().map(|(.., cell)| cell.response.len()).sum::<u64>();
         Ok::<(), std::io::Error>(())
     });

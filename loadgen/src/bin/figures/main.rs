@@ -6,6 +6,7 @@ mod closed;
 mod devices;
 mod etcd;
 mod fleet;
+mod flight;
 mod hsm_commands;
 mod http;
 mod idle;
@@ -15,6 +16,7 @@ mod population;
 mod quorum;
 mod recoveries;
 mod search;
+mod stalled_relay;
 mod vault;
 mod workers;
 
@@ -47,6 +49,9 @@ struct Arguments {
     /// Measure every figure.
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// Recoveries in flight of `in-flight-million`; fewer are quicker, and promise nothing.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10_000..=1_000_000))]
+    in_flight: Option<u32>,
     /// Begin no further figure after so long.
     #[arg(long, default_value = "20m", value_parser = duration)]
     budget: Duration,
@@ -114,6 +119,7 @@ const FIGURES: &[Figure] = &[
     search::RUNS,
     workers::COORDINATION,
     workers::SCALING,
+    flight::MILLION,
     Figure {
         name: "lean-client",
         what: "recoveries a core-second of the lean client over those of opaque-ke's, unmodified: ristretto255, stretching off, channel left out",
@@ -260,6 +266,7 @@ const FIGURES: &[Figure] = &[
 struct Lab {
     clock: Arc<dyn Clock>,
     printed: std::cell::RefCell<String>,
+    in_flight: Option<u32>,
 }
 
 impl Lab {
@@ -289,6 +296,9 @@ fn main() -> ExitCode {
     {
         return vaultmark::cli::main(std::env::args_os());
     }
+    if std::env::args_os().nth(1).is_some_and(|first| first == stalled_relay::COMMAND) {
+        return stalled_relay::main(std::env::args_os().skip(2));
+    }
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = http::child(&words) {
         return code;
@@ -298,7 +308,8 @@ fn main() -> ExitCode {
         Ok(clock) => clock,
         Err(error) => return refuse(&format!("no thread for the clock: {error}")),
     };
-    let lab = Lab { clock, printed: std::cell::RefCell::default() };
+    let in_flight = arguments.in_flight;
+    let lab = Lab { clock, printed: std::cell::RefCell::default(), in_flight };
     let chosen: Vec<&Figure> = if arguments.all {
         FIGURES.iter().collect()
     } else {

@@ -61,7 +61,7 @@ impl Trouble {
                 "the vault knew the password and released a key that does not open: it was registered \
                  for another account, or the vault is at fault",
             ),
-            ClientError::Opaque(_) | ClientError::UnexpectedReply => {
+            ClientError::Opaque(_) | ClientError::UnexpectedReply | ClientError::UnknownKeys => {
                 (Exit::Error, "the vault's reply is not one to this request")
             }
         };

@@ -4,7 +4,8 @@ use std::fmt;
 
 use rand_chacha::ChaCha20Rng;
 
-use super::noise::{Handshake, KEY_LEN, TAG_LEN, Transport};
+use super::initiator::{Opened, Opening};
+use super::noise::{KEY_LEN, TAG_LEN};
 use super::{ChannelId, ChannelPublicKey, Purpose, frame, prologue};
 use crate::vault::account::AccountId;
 use crate::vault::message::{Answer, VaultRequest};
@@ -19,9 +20,9 @@ pub struct ChannelClient {
 
 enum State {
     /// The opening is on its way. The kind of the request in it: none for a deletion.
-    Opening { handshake: Box<Handshake>, channel: ChannelId, asked: Option<RequestKind> },
+    Opening { opening: Opening, channel: ChannelId, asked: Option<RequestKind> },
     /// The counter of the next request, and the kind of the one that is on its way.
-    Open { transport: Transport, channel: ChannelId, next: u32, asked: Option<RequestKind> },
+    Open { keys: Opened, channel: ChannelId, next: u32, asked: Option<RequestKind> },
     /// Something broke; a broken channel stays so.
     Broken,
 }
@@ -61,14 +62,14 @@ impl ChannelClient {
             Some(_) => return Err(ChannelError::NotOfThisChannel),
             None => Vec::new(),
         };
-        let mut handshake = Handshake::client(fleet, &prologue(&account, purpose), chance)
-            .map_err(|_| ChannelError::DoesNotOpen)?;
         let mut bytes = frame::opening(KEY_LEN + payload.len() + TAG_LEN);
-        handshake.write(&payload, &mut bytes).map_err(|_| ChannelError::DoesNotOpen)?;
+        let prologue = prologue(&account, purpose);
+        let opening = Opening::write(fleet, &prologue, chance, &payload, &mut bytes)
+            .map_err(|_| ChannelError::DoesNotOpen)?;
         let Some(frame::Request::Opening { channel, .. }) = frame::read_request(&bytes) else {
             return Err(ChannelError::Malformed);
         };
-        let state = State::Opening { handshake: Box::new(handshake), channel, asked };
+        let state = State::Opening { opening, channel, asked };
         Ok((Self { account, purpose, state }, bytes))
     }
 
@@ -93,14 +94,14 @@ impl ChannelClient {
         if *request.account() != self.account || !self.purpose.later().contains(&kind) {
             return Err(ChannelError::NotOfThisChannel);
         }
-        let State::Open { transport, channel, next, asked: asked @ None } = &mut self.state else {
+        let State::Open { keys, channel, next, asked: asked @ None } = &mut self.state else {
             return Err(ChannelError::OutOfTurn);
         };
         let payload = wire::encode_request(request).map_err(ChannelError::Wire)?;
         let counter = *next;
         *next = counter.checked_add(1).ok_or(ChannelError::OutOfTurn)?;
         let mut bytes = frame::later_request(*channel, counter, payload.len() + TAG_LEN);
-        transport.write(counter, &payload, &mut bytes).map_err(|_| ChannelError::DoesNotOpen)?;
+        keys.write(counter, &payload, &mut bytes);
         *asked = Some(kind);
         Ok(bytes)
     }
@@ -112,32 +113,30 @@ impl ChannelClient {
     /// The frame is not the fleet's reply to the last request. The channel is of no more use then.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Answer>, ChannelError> {
         match std::mem::replace(&mut self.state, State::Broken) {
-            State::Opening { mut handshake, channel, asked } => {
+            State::Opening { opening, channel, asked } => {
                 let Some(frame::Reply::Opening { noise }) = frame::read_reply(bytes) else {
                     return Err(ChannelError::Malformed);
                 };
-                let payload = handshake.read(noise).map_err(|_| ChannelError::DoesNotOpen)?;
-                let transport = handshake.ended().map_err(|_| ChannelError::DoesNotOpen)?;
+                let (keys, payload) = opening.read(noise).map_err(|_| ChannelError::DoesNotOpen)?;
                 let answer = match asked {
                     Some(kind) => Some(wire::decode_answer(kind, &payload)),
                     None if payload.is_empty() => None,
                     None => return Err(ChannelError::Malformed),
                 };
                 let answer = answer.transpose().map_err(ChannelError::Wire)?;
-                self.state = State::Open { transport, channel, next: 0, asked: None };
+                self.state = State::Open { keys, channel, next: 0, asked: None };
                 Ok(answer)
             }
-            State::Open { transport, channel, next, asked: Some(kind) } => {
+            State::Open { keys, channel, next, asked: Some(kind) } => {
                 let Some(frame::Reply::Later { counter, noise }) = frame::read_reply(bytes) else {
                     return Err(ChannelError::Malformed);
                 };
                 if counter.checked_add(1) != Some(next) {
                     return Err(ChannelError::Malformed);
                 }
-                let payload =
-                    transport.read(counter, noise).map_err(|_| ChannelError::DoesNotOpen)?;
+                let payload = keys.read(counter, noise).map_err(|_| ChannelError::DoesNotOpen)?;
                 let answer = wire::decode_answer(kind, &payload).map_err(ChannelError::Wire)?;
-                self.state = State::Open { transport, channel, next, asked: None };
+                self.state = State::Open { keys, channel, next, asked: None };
                 Ok(Some(answer))
             }
             state => {

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::ChannelKey;
+use super::initiator::Opening;
 use super::noise::Handshake;
 
 /// About what the first message of a recovery carries, and its answer.
@@ -23,17 +24,16 @@ pub fn client_cost(rounds: u32, cpu: impl Fn() -> Duration) -> Duration {
     let mut spent = Duration::ZERO;
     for round in 0..rounds {
         let begun = cpu();
-        let mut client = Handshake::client(&key.public, &[], chance(round)).expect(REFUSED);
         let mut hello = Vec::new();
-        client.write(&PAYLOAD, &mut hello).expect(REFUSED);
+        let client = Opening::write(&key.public, &[], chance(round), &PAYLOAD, &mut hello);
+        let client = client.expect(REFUSED);
         spent += cpu().saturating_sub(begun);
         let mut fleet = Handshake::server(&key, &[], chance(!round)).expect(REFUSED);
         fleet.read(&hello).expect(REFUSED);
         let mut answer = Vec::new();
         fleet.write(&PAYLOAD, &mut answer).expect(REFUSED);
         let begun = cpu();
-        client.read(&answer).expect(REFUSED);
-        drop(client.ended().expect(REFUSED));
+        drop(client.read(&answer).expect(REFUSED));
         spent += cpu().saturating_sub(begun);
     }
     spent / rounds.max(1)

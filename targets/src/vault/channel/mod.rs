@@ -33,6 +33,7 @@ use super::wire::{PLAINTEXT_LEN_MAX, RequestKind};
 mod client;
 mod costs;
 mod frame;
+mod initiator;
 pub(crate) mod noise;
 mod server;
 mod service;

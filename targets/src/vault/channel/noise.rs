@@ -4,7 +4,7 @@
 //! The primitives are handed in for three reasons: chance comes from the caller, so that the
 //! simulator runs the real channel; the fleet's public key is computed once and not at each
 //! handshake; and private and cipher keys are wiped. What snow itself keeps for the length of a
-//! handshake (the chaining key) it does not wipe.
+//! handshake (the chaining key) it does not wipe. The fleet's half is snow; the client's is in `initiator`.
 
 use std::sync::LazyLock;
 
@@ -21,7 +21,9 @@ use snow::{Builder, Error, HandshakeState, StatelessTransportState};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{ChannelKey, ChannelPublicKey};
+use super::ChannelKey;
+#[cfg(test)]
+use super::ChannelPublicKey;
 
 /// Bytes of an X25519 key.
 pub(super) const KEY_LEN: usize = 32;
@@ -39,6 +41,8 @@ pub(super) struct Handshake(HandshakeState);
 pub(super) struct Transport(StatelessTransportState);
 
 impl Handshake {
+    /// What the client's own half is compared with.
+    #[cfg(test)]
     pub(super) fn client(
         fleet: &ChannelPublicKey,
         prologue: &[u8],
@@ -101,6 +105,16 @@ impl Transport {
 /// The public key of a private one (RFC 7748).
 pub(super) fn public_of(secret: &[u8; 32]) -> [u8; 32] {
     MontgomeryPoint::mul_base_clamped(*secret).to_bytes()
+}
+
+/// What a secret key and a peer's public one share; `None` for a peer of low order, which shares no secret.
+pub(super) fn shared(
+    secret: &[u8; KEY_LEN],
+    peer: &[u8; KEY_LEN],
+) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    let shared = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*secret).to_bytes());
+    let is_none: bool = shared.ct_eq(&[0; KEY_LEN]).into();
+    (!is_none).then_some(shared)
 }
 
 fn append(
@@ -206,22 +220,24 @@ impl Dh for X25519 {
         self.secret.as_slice()
     }
 
-    /// Refuses a peer of low order: what it shares is no secret.
     fn dh(&self, peer: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let peer = peer.first_chunk().ok_or(Error::Dh)?;
-        let shared = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*self.secret).to_bytes());
-        if shared.ct_eq(&[0; KEY_LEN]).into() {
-            return Err(Error::Dh);
-        }
+        let shared = peer.first_chunk().and_then(|peer| shared(&self.secret, peer));
+        let shared = shared.ok_or(Error::Dh)?;
         out.get_mut(..KEY_LEN).ok_or(Error::Dh)?.copy_from_slice(shared.as_slice());
         Ok(())
     }
 }
 
 /// AES-256-GCM; the nonce is 4 zero bytes and the counter, big-endian (Noise section 12.4).
-struct AesGcm(Zeroizing<[u8; 32]>);
+pub(super) struct AesGcm(Zeroizing<[u8; 32]>);
 
 impl AesGcm {
+    pub(super) fn new(key: &[u8]) -> Self {
+        let mut own = Zeroizing::new([0; 32]);
+        own.copy_from_slice(key);
+        Self(own)
+    }
+
     fn cipher(&self) -> Aes256Gcm {
         Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(self.0.as_slice()))
     }

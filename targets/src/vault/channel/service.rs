@@ -1,10 +1,12 @@
 //! A vault at the other end of a channel: what a client talks to as if it were the vault itself.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use rand::RngCore;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -91,9 +93,36 @@ pub struct ChannelService<C> {
 }
 
 struct State {
-    chance: ChaCha20Rng,
-    channel: Option<ChannelClient>,
+    chance: Chance,
+    channel: Option<Box<ChannelClient>>,
 }
+
+/// Chance for channels: the seed of the next one. The generator itself is ten times as long, and a load generator
+/// holds a million of these.
+struct Chance(Zeroizing<[u8; 32]>);
+
+impl Chance {
+    fn new(mut chance: ChaCha20Rng) -> Self {
+        let mut seed = Zeroizing::new([0; 32]);
+        chance.fill_bytes(seed.as_mut_slice());
+        Self(seed)
+    }
+
+    /// Chance for one channel. What follows it is drawn where it never comes to.
+    fn draw(&mut self) -> ChaCha20Rng {
+        let own = ChaCha20Rng::from_seed(*self.0);
+        let mut next = own.clone();
+        next.set_stream(1);
+        next.fill_bytes(self.0.as_mut_slice());
+        own
+    }
+}
+
+/// A request on its channel, as a frame.
+type Begun = (Box<ChannelClient>, Vec<u8>);
+
+/// What came of a frame: on which channel, what was answered, and how long everybody took.
+type Exchanged = (Box<ChannelClient>, Result<Option<VaultReply>, Refusal>, StageTimes);
 
 impl<C: Carrier> ChannelService<C> {
     /// A vault that is reached by a carrier. `chance` is where the client's ephemeral keys come from:
@@ -104,7 +133,8 @@ impl<C: Carrier> ChannelService<C> {
         clock: Arc<dyn Clock>,
         chance: ChaCha20Rng,
     ) -> Self {
-        Self { carrier, fleet, clock, state: Mutex::new(State { chance, channel: None }) }
+        let state = State { chance: Chance::new(chance), channel: None };
+        Self { carrier, fleet, clock, state: Mutex::new(state) }
     }
 
     /// The carrier.
@@ -112,67 +142,64 @@ impl<C: Carrier> ChannelService<C> {
         &self.carrier
     }
 
-    async fn ask(
-        &self,
-        request: &VaultRequest,
-        stages: &mut StageTimes,
-    ) -> Result<VaultReply, Refusal> {
+    /// The frame of a request, on a channel that it opens or that is open.
+    fn begin(&self, request: &VaultRequest) -> Result<Begun, Refusal> {
         let first = Purpose::of(request).first();
-        let begins = first.is_none_or(|kind| kind == RequestKind::of(request));
-        let (mut channel, frame) = if begins { self.open(request) } else { self.go_on(request) }?;
-        let mut reply = self.carry(&mut channel, frame, stages).await?;
-        if reply.is_none() {
-            let frame = channel.write(request).map_err(refused)?;
-            reply = self.carry(&mut channel, frame, stages).await?;
+        if first.is_none_or(|kind| kind == RequestKind::of(request)) {
+            let chance = self.state().chance.draw();
+            let opened = ChannelClient::open(&self.fleet, request, chance);
+            let (channel, frame) = opened.map_err(refused)?;
+            return Ok((Box::new(channel), frame));
         }
-        self.state().channel = Some(channel);
-        reply.ok_or(Refusal::Failed(Failure::BadChannel))
-    }
-
-    fn open(&self, request: &VaultRequest) -> Result<(ChannelClient, Vec<u8>), Refusal> {
-        let mut seed = Zeroizing::new([0; 32]);
-        self.state().chance.fill_bytes(seed.as_mut_slice());
-        let chance = ChaCha20Rng::from_seed(*seed);
-        ChannelClient::open(&self.fleet, request, chance).map_err(refused)
-    }
-
-    fn go_on(&self, request: &VaultRequest) -> Result<(ChannelClient, Vec<u8>), Refusal> {
         let channel = self.state().channel.take();
         let mut channel = channel.ok_or(Refusal::Failed(Failure::NoSuchChannel))?;
         let frame = channel.write(request).map_err(refused)?;
         Ok((channel, frame))
     }
 
-    async fn carry(
+    /// Carries a frame and reads what comes back: the answer, or nothing if the channel is only now open.
+    fn exchange(
         &self,
-        channel: &mut ChannelClient,
+        mut channel: Box<ChannelClient>,
         frame: Vec<u8>,
-        stages: &mut StageTimes,
-    ) -> Result<Option<VaultReply>, Refusal> {
+    ) -> impl Future<Output = Exchanged> + Send {
         let start = self.clock.now();
-        let carried = self.carrier.carry(channel.account(), channel.purpose(), frame).await;
-        let total = self.clock.now().since(start);
-        let Carried { frame, relay, connecting } = match carried {
-            Ok(carried) => carried,
-            Err(error) => {
-                stages.add(Stage::Network, total);
-                return Err(error.into());
+        let carrying = self.carrier.carry(channel.account(), channel.purpose(), frame);
+        carrying.map(move |carried| {
+            let total = self.clock.now().since(start);
+            let mut stages = StageTimes::default();
+            let read = read(&mut channel, carried, total, &mut stages);
+            (channel, read, stages)
+        })
+    }
+
+    /// The end of a request: its answer, and its channel for the next one.
+    fn end(&self, (channel, read, stages): Exchanged) -> Answer {
+        let reply = match read {
+            Ok(reply) => {
+                self.state().channel = Some(channel);
+                reply.unwrap_or(VaultReply::Refused(Refusal::Failed(Failure::BadChannel)))
             }
+            Err(refusal) => VaultReply::Refused(refusal),
         };
-        let connecting = connecting.min(total);
-        stages.add(Stage::Connect, connecting);
-        let relay = relay.min(total.saturating_sub(connecting));
-        stages.add(Stage::Relay, relay);
-        let read = channel.read(&frame);
-        let mut within = connecting.saturating_add(relay);
-        if let Ok(Some(answer)) = &read {
-            for stage in Stage::ALL {
-                stages.add(stage, Duration::from_nanos(answer.stages.ns(stage)));
-            }
-            within = within.saturating_add(Duration::from_nanos(answer.stages.total_ns()));
+        Answer { reply, stages }
+    }
+
+    /// The request of a channel that it waits for to be open.
+    async fn ask_later(&self, first: Exchanged, request: VaultRequest) -> Answer {
+        let (mut channel, read, mut stages) = first;
+        if !matches!(read, Ok(None)) {
+            return self.end((channel, read, stages));
         }
-        stages.add(Stage::Network, total.saturating_sub(within));
-        Ok(read.map_err(refused)?.map(|answer| answer.reply))
+        let frame = match channel.write(&request) {
+            Ok(frame) => frame,
+            Err(error) => return Answer { reply: VaultReply::Refused(refused(error)), stages },
+        };
+        let (channel, read, more) = self.exchange(channel, frame).await;
+        for stage in Stage::ALL {
+            stages.add(stage, Duration::from_nanos(more.ns(stage)));
+        }
+        self.end((channel, read, stages))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,11 +208,52 @@ impl<C: Carrier> ChannelService<C> {
 }
 
 impl<C: Carrier> VaultService for ChannelService<C> {
-    async fn call(&self, request: VaultRequest) -> Answer {
-        let mut stages = StageTimes::default();
-        let reply = self.ask(&request, &mut stages).await.unwrap_or_else(VaultReply::Refused);
-        Answer { reply, stages }
+    /// The request is a frame before anybody waits, and no `async fn` holds it; what is rare is on the heap.
+    fn call(&self, request: VaultRequest) -> impl Future<Output = Answer> + Send {
+        let (channel, frame) = match self.begin(&request) {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                let (reply, stages) = (VaultReply::Refused(refusal), StageTimes::default());
+                return Either::Right(ready(Answer { reply, stages }).boxed());
+            }
+        };
+        let first = self.exchange(channel, frame);
+        if Purpose::of(&request).first().is_none() {
+            let later = async move { self.ask_later(first.await, request).await };
+            return Either::Right(later.boxed());
+        }
+        Either::Left(first.map(|exchanged| self.end(exchanged)))
     }
+}
+
+/// What came back on a channel, and how long everybody took.
+fn read(
+    channel: &mut ChannelClient,
+    carried: Result<Carried, CarryError>,
+    total: Duration,
+    stages: &mut StageTimes,
+) -> Result<Option<VaultReply>, Refusal> {
+    let Carried { frame, relay, connecting } = match carried {
+        Ok(carried) => carried,
+        Err(error) => {
+            stages.add(Stage::Network, total);
+            return Err(error.into());
+        }
+    };
+    let connecting = connecting.min(total);
+    stages.add(Stage::Connect, connecting);
+    let relay = relay.min(total.saturating_sub(connecting));
+    stages.add(Stage::Relay, relay);
+    let read = channel.read(&frame);
+    let mut within = connecting.saturating_add(relay);
+    if let Ok(Some(answer)) = &read {
+        for stage in Stage::ALL {
+            stages.add(stage, Duration::from_nanos(answer.stages.ns(stage)));
+        }
+        within = within.saturating_add(Duration::from_nanos(answer.stages.total_ns()));
+    }
+    stages.add(Stage::Network, total.saturating_sub(within));
+    Ok(read.map_err(refused)?.map(|answer| answer.reply))
 }
 
 fn refused(error: ChannelError) -> Refusal {

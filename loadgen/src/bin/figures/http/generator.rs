@@ -176,14 +176,14 @@ pub(crate) fn connected(arguments: &[String]) -> Result<(), String> {
     let one = connections(url, certificate, 1, Arc::clone(&clock))?;
     let told = |error: vaultmark_targets::remote::RemoteError| error.to_string();
     runtime.block_on(one.open_kept(|_| ControlFlow::Continue(()))).map_err(told)?;
-    let before = crate::idle::resident()?;
+    let before = crate::flight::resident("self")?;
     let own = connections(url, certificate, users, Arc::clone(&clock))?;
     runtime.block_on(own.open_kept(|_| ControlFlow::Continue(()))).map_err(told)?;
-    let opened = crate::idle::resident()?;
+    let opened = crate::flight::resident("self")?;
     let idle = clock.now().after(Duration::from_secs(2));
     runtime.block_on(clock.sleep_until(idle));
     let asked = runtime.block_on(ask_all(&own, users))?;
-    let after = crate::idle::resident()?;
+    let after = crate::flight::resident("self")?;
     let counts = own.counts();
     print(
         &json!({
