@@ -119,11 +119,11 @@ fn paint(
         labels.extend(draw_line(&mut area, n, one)?);
     }
     for (rate, time, how) in &chart.runs {
-        mark(&mut area, (*rate, time.unwrap_or(ceiling)), *how)?;
-    }
-    if chart.runs.iter().any(|run| run.1.is_none()) {
-        let at = (canvas.width - margins.right + 8, margins.top + 2);
-        canvas.text("∞", at, 15.0, MUTED, Stand::Left)?;
+        mark(&mut area, (*rate, time.unwrap_or(ceiling)), *how, time.is_none())?;
+        if time.is_none() {
+            let at = (x_of(&area, (*rate, ceiling)) + 9, margins.top + 9);
+            canvas.text("∞", at, 13.0, MUTED, Stand::Left)?;
+        }
     }
     canvas.end_labels(margins, labels)
 }
@@ -175,13 +175,18 @@ fn draw_line(
     }))
 }
 
-/// A run's mark: its shape says how it ended.
-fn mark(area: &mut Chart<'_>, point: (f64, f64), how: LoadMark) -> Result<(), ChartError> {
+/// A run's mark: its shape says how it ended. What is infinite lies beneath the upper edge, whole.
+fn mark(
+    area: &mut Chart<'_>,
+    point: (f64, f64),
+    how: LoadMark,
+    infinite: bool,
+) -> Result<(), ChartError> {
     const SIZE: i32 = 40;
     let (x, y) = area.backend_coord(&point);
     let sheet = area.plotting_area().strip_coord_spec();
     let (left, top) = sheet.get_base_pixel();
-    let (x, y) = (x - left, y - top);
+    let (x, y) = (x - left, y - top + if infinite { SIZE * 7 / 4 } else { 0 });
     let d = SIZE;
     match how {
         LoadMark::Held => sheet.draw(&Circle::new((x, y), d, INK.filled()))?,

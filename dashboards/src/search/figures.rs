@@ -17,7 +17,7 @@ pub(super) fn judged(search: &SearchResult) -> (Statistic, Option<(f64, String)>
     let named = |statistic: &Statistic| statistic.name() == search.statistic;
     let judged = Statistic::ALL.into_iter().find(named).unwrap_or(Statistic::P99);
     let slos = search.probes.iter().flat_map(|probe| &probe.slos);
-    let limit = slos.filter_map(|slo| Rule::parse(&slo.rule).ok()).find_map(|rule| match rule {
+    let limits = slos.filter_map(|slo| Rule::parse(&slo.rule).ok()).filter_map(|rule| match rule {
         Rule::Quantile { operation, outcome: None, time: Time::Response, statistic, limit }
             if operation == search.operation && statistic == judged =>
         {
@@ -25,6 +25,8 @@ pub(super) fn judged(search: &SearchResult) -> (Statistic, Option<(f64, String)>
         }
         _ => None,
     });
+    // Of several the tightest decides.
+    let limit = limits.min_by(f64::total_cmp);
     let words = |ns| (ns, format!("{} < {}", judged.name(), words::mean(ns)));
     (judged, limit.map(words))
 }
@@ -83,7 +85,10 @@ pub(super) fn load(search: &SearchResult) -> LoadChart {
     let told = |probe: &&ProbeResult| {
         !matches!(probe.outcome, ProbeOutcome::CutShort | ProbeOutcome::Settling)
     };
-    let probes: Vec<&ProbeResult> = search.probes.iter().filter(told).collect();
+    let near = focus(search);
+    let all: Vec<&ProbeResult> = search.probes.iter().filter(told).collect();
+    let probes: Vec<&ProbeResult> =
+        all.iter().copied().filter(|probe| near.contains(&probe.rate_per_s)).collect();
     let mut statistics = vec![Statistic::P50, Statistic::P99, Statistic::P99_9];
     if !statistics.contains(&judged) {
         statistics.push(judged);
@@ -125,21 +130,47 @@ pub(super) fn load(search: &SearchResult) -> LoadChart {
         let point = time(probe, &search.operation, judged).point()?;
         Some((probe.rate_per_s, point, mark))
     });
+    let runs: Vec<(f64, Option<f64>, LoadMark)> = runs.collect();
+    let mut caption = format!(
+        "Response time of {} over every intended operation. Each run is a mark at its {}: a dot holds, a \
+         cross fails, an open triangle is invalid; ∞ at the upper edge is infinite. The dashed line is the \
+         rate that holds, the band beside it the gap in which the boundary lies. Lines go through the \
+         longest valid run at each rate.",
+        search.operation,
+        judged.name()
+    );
+    let below = |limit: &(f64, String)| {
+        runs.iter().any(|run| run.2 == LoadMark::Failed && run.1.is_some_and(|ns| ns < limit.0))
+    };
+    if limit.as_ref().is_some_and(below) {
+        caption.push_str(
+            " A cross below the limit failed by its upper bound or by something else: the table says by what.",
+        );
+    }
+    match all.len() - probes.len() {
+        0 => {}
+        1 => caption.push_str(" One run far from the boundary is in the table only."),
+        far => {
+            caption.push_str(&format!(" {far} runs far from the boundary are in the table only."))
+        }
+    }
     LoadChart {
         operation: search.operation.clone(),
         lines: lines.collect(),
-        runs: runs.collect(),
+        runs,
         limit,
         held,
         above: answer.and_then(|answer| answer.above_per_s),
-        caption: format!(
-            "Response time of {} over every intended operation. Each run is a mark at its {}: a dot holds, a \
-             cross fails, an open triangle is invalid; at the upper edge it is \
-             infinite. The dashed line is the rate that holds, the band beside it the gap in which the \
-             boundary lies. Lines go through the longest valid run at each rate.",
-            search.operation,
-            judged.name()
-        ),
+        caption,
+    }
+}
+
+/// The rates that are worth a picture: one that was begun far off would squeeze the boundary to nothing.
+fn focus(search: &SearchResult) -> std::ops::RangeInclusive<f64> {
+    let answer = search.answer.as_ref();
+    match answer.map(|answer| (answer.rate_per_s, answer.above_per_s)) {
+        Some((Some(held), above)) => held / 25.0..=above.unwrap_or(held).max(held) * 2.2,
+        _ => 0.0..=f64::INFINITY,
     }
 }
 
@@ -248,4 +279,41 @@ pub(super) fn sweep(sweep: &SweepResult) -> [SweepChart; 2] {
             &|point| median(point, |run| Some(run.achieved_per_s), f64::total_cmp),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_is_not_infinite() {
+        let of = |p50, p99, max| Quantiles { p50, p99, max, ..Quantiles::default() };
+        for (quantiles, expected) in [
+            (of(Some(1), Some(5), Some(9)), Shown::Value(5)),
+            // Of 50 operations the 99th of a hundred is the slowest.
+            (of(Some(1), None, Some(9)), Shown::Few),
+            (of(Some(1), None, None), Shown::Infinite),
+            (of(None, None, None), Shown::Infinite),
+        ] {
+            assert_eq!(Shown::of(Some(&quantiles), Statistic::P99), expected, "{quantiles:?}");
+        }
+        assert_eq!(Shown::of(None, Statistic::P99), Shown::Few);
+    }
+
+    #[test]
+    fn numbers_are_told_from_names() {
+        for (value, expected) in [
+            ("3", Some(3.0)),
+            ("1_000", Some(1_000.0)),
+            ("200/s", Some(200.0)),
+            ("250ms", Some(0.25)),
+            ("\"2m\"", Some(120.0)),
+            ("5%", Some(0.05)),
+            ("softhsm", None),
+            ("inf", None),
+            ("", None),
+        ] {
+            assert_eq!(number(value), expected, "{value}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ fn shown(time: Shown) -> String {
 
 /// Every run.
 pub(super) fn probes(search: &SearchResult) -> Table {
-    let head = ["Run", "Offered", "#Achieved", "#p50", "#p99", "#p99.9", "#Bound", "Says"];
+    let head = ["Run", "Offered", "#Achieved", "#p50", "#p99", "#p99.9", "#95 % bound", "Says"];
     let mut table =
         Table::new("Every run, in the order in which they were made", "figures probes", &head);
     let (statistic, _) = judged(search);

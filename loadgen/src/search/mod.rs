@@ -355,7 +355,14 @@ impl<'a> Hunt<'a> {
                 (Some(found), _) => words::answer(found, &self.result.probes),
                 (None, Err(error)) => words::stopped(held, failed, &error.to_string()),
                 (None, Ok(())) => {
-                    let after = format!("ended after {} runs", machine.runs());
+                    let runs = machine.runs();
+                    let why = match signal {
+                        Some(2) => "interrupted (SIGINT)",
+                        Some(15) => "terminated (SIGTERM)",
+                        _ => "ended",
+                    };
+                    let after =
+                        format!("{why} after {runs} whole run{}", if runs == 1 { "" } else { "s" });
                     words::stopped(held, failed, &after)
                 }
             });
