@@ -476,7 +476,7 @@ impl<'a, T: Target, F: Future<Output = Reply>, E: Exchange> Worker<'a, T, F, E> 
 /// The number that a request has among all of a run: of arrival `number` of load number `load` of `loads`, whose
 /// person has `tried` attempts behind them.
 pub(crate) fn request_number(number: u64, load: u64, loads: u64, tried: u8) -> u64 {
-    number * loads + load | u64::from(tried) << TRIED_SHIFT
+    (number * loads + load) | (u64::from(tried) << TRIED_SHIFT)
 }
 
 /// Who checks the guess bounds. Accounts that several workers ask at once cannot be checked by one.

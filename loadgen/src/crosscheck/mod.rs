@@ -110,7 +110,7 @@ pub fn crosscheck(
             units::format_count(closed.users.into()),
             closed.think
         ),
-        started_at: bundle.run.started_at.clone(),
+        started_at: bundle.run.started_at,
         sides: vec![side_ours, side_goose, side_open],
         requests,
         explanations,

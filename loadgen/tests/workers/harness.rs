@@ -110,7 +110,7 @@ impl Place {
         command.args(arguments).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        let said: Arc<(Mutex<Vec<(Moment, String)>>, Condvar)> = Arc::default();
+        let said: Arc<Said> = Arc::default();
         let (theirs, clock) = (Arc::clone(&said), Arc::clone(&self.clock));
         let lines = BufReader::new(child.stderr.take().expect("piped"));
         let reader = std::thread::spawn(move || {
@@ -170,10 +170,13 @@ impl Drop for Place {
     }
 }
 
+/// What a process said, and when; told when there is more.
+type Said = (Mutex<Vec<(Moment, String)>>, Condvar);
+
 /// A process of the binary.
 pub(crate) struct Process {
     child: Child,
-    said: Arc<(Mutex<Vec<(Moment, String)>>, Condvar)>,
+    said: Arc<Said>,
     reader: Option<std::thread::JoinHandle<()>>,
     name: String,
     clock: Arc<SystemClock>,

@@ -170,36 +170,6 @@ fn an_instrument_at_fault_invalidates_whatever_the_rules_say() {
             unjudged,
         ],
     );
-    // What it was short of, as far as can be told: the likeliest first.
-    let mut told = Instrument::default();
-    let mut short_of = |change: fn(&mut Instrument), what: &str| {
-        change(&mut told);
-        let told = told.clone();
-        let run = judged(&[broken], &late, move |_, run| {
-            run.instrument = Instrument { workers: 2, ..told.clone() };
-        });
-        let found = run.reasons[0].split_once("; it was short of ").map_or("", |(_, found)| found);
-        assert!(found.starts_with(what) && what.is_empty() == found.is_empty(), "{found:?}");
-    };
-    short_of(|told| told.cpu_share = Some(1.5), "");
-    short_of(
-        |told| (told.stalls, told.longest_stall_ns) = (3, Some(15 * MS)),
-        "steadiness: its loop stalled 3 times, for 15.0 ms at the longest",
-    );
-    short_of(
-        |told| told.cpu_share = Some(1.9),
-        "time of its own: each sending thread was at work for 95.0 % of the run",
-    );
-    short_of(
-        |told| told.throttled_share = Some(0.04),
-        "processors: its threads were ready but not run for 4.00 % of the run",
-    );
-    short_of(
-        |told| told.steal_share = Some(0.3),
-        "processors: the hypervisor gave 30.0 % of this machine's to other machines",
-    );
-    short_of(|told| told.waited_for_account = 7, "accounts: 7 arrivals found each of theirs");
-
     // The same delays are the target's doing when there was no room in flight.
     late.iter_mut().for_each(|sample| sample.waited = sample.dispatch_ns > MS);
     assert_eq!(judged(&[broken], &late, |_, _| {}).verdict, Some(Verdict::Fail));
@@ -256,6 +226,39 @@ fn an_instrument_at_fault_invalidates_whatever_the_rules_say() {
     }
     let run = judged(&["recover-wrong.unexpected < 1%"], &good(), |_, _| {});
     assert_eq!(run.verdict, Some(Verdict::Invalid));
+}
+
+#[test]
+fn an_instrument_at_fault_says_what_it_was_short_of() {
+    let mut late = good();
+    late.iter_mut().step_by(50).for_each(|sample| sample.dispatch_ns = 15 * MS);
+    // What it was short of, as far as can be told: the likeliest first.
+    let mut told = Instrument::default();
+    let mut short_of = |change: fn(&mut Instrument), what: &str| {
+        change(&mut told);
+        let instrument = Instrument { workers: 2, ..told.clone() };
+        let run = judged(&[], &late, move |_, run| run.instrument = instrument);
+        let found = run.reasons[0].split_once("; it was short of ").map_or("", |(_, found)| found);
+        assert!(found.starts_with(what) && what.is_empty() == found.is_empty(), "{found:?}");
+    };
+    short_of(|told| told.cpu_share = Some(1.5), "");
+    short_of(
+        |told| (told.stalls, told.longest_stall_ns) = (3, Some(15 * MS)),
+        "steadiness: its loop stalled 3 times, for 15.0 ms at the longest",
+    );
+    short_of(
+        |told| told.cpu_share = Some(1.9),
+        "time of its own: each sending thread was at work for 95.0 % of the run",
+    );
+    short_of(
+        |told| told.throttled_share = Some(0.04),
+        "processors: its threads were ready but not run for 4.00 % of the run",
+    );
+    short_of(
+        |told| told.steal_share = Some(0.3),
+        "processors: the hypervisor gave 30.0 % of this machine's to other machines",
+    );
+    short_of(|told| told.waited_for_account = 7, "accounts: 7 arrivals found each of theirs");
 }
 
 #[test]
