@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
+#[cfg(feature = "nats")]
+use vaultmark_hsm::{Clock, Moment};
 use vaultmark_results::model::{DeviceResult, Hsm, Quantiles, QuorumResult};
 use vaultmark_targets::fleet::control::{Control, FleetStatus, ProcessStatus};
 use vaultmark_targets::fleet::group_of;
@@ -21,8 +23,6 @@ use crate::engine::GuessCheck;
 #[cfg(feature = "nats")]
 use crate::scenario::TimedFault;
 use crate::scenario::{Fidelity, RemoteSpec, Scenario};
-#[cfg(feature = "nats")]
-use vaultmark_hsm::{Clock, Moment};
 
 /// Names the client file of the fleet that is meant where nothing else does.
 const FLEET_VARIABLE: &str = "VAULTMARK_FLEET";

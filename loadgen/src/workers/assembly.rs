@@ -43,6 +43,8 @@ pub struct Assembly {
 struct Part {
     inbox: Inbox,
     intervals: VecDeque<OwnInterval>,
+    /// Intervals that came.
+    seconds: u32,
     /// End of the last interval that came.
     told_until: Duration,
     /// Arrivals told of, all phases.
@@ -107,6 +109,7 @@ impl Assembly {
         let member = || Part {
             inbox: Inbox::default(),
             intervals: VecDeque::new(),
+            seconds: 0,
             told_until: Duration::ZERO,
             intended: 0,
             measured: Measured::default(),
@@ -134,6 +137,8 @@ impl Assembly {
         }
         while let Some((kind, message)) = member.inbox.take() {
             if !member.message(kind, &message, &self.shape, self.plan.start) {
+                // A second of it is missing for good: what it said is not all that it did.
+                self.lose(worker, "it sent what cannot be read");
                 return News::Bad;
             }
         }
@@ -328,6 +333,7 @@ impl Part {
                 }
                 hist::add(&mut self.lateness, &interval.lateness);
                 self.intervals.push_back(interval);
+                self.seconds += 1;
                 true
             }
             Kind::Trace => {
@@ -335,7 +341,8 @@ impl Part {
                 self.trace.is_some()
             }
             Kind::Summary => {
-                self.summary = read(bytes);
+                let told: Option<Summary> = read(bytes);
+                self.summary = told.filter(|summary| summary.intervals == self.seconds);
                 self.summary.is_some()
             }
         }

@@ -192,22 +192,22 @@ impl Coordinator {
 
     /// Gives the stream back: everything in it is merged.
     pub fn close(self) {
-        let name = stream_name(&self.inner.run_id);
-        // What cannot be removed goes by its age.
-        let removing = tokio::time::timeout(FETCH_MAX, async move {
-            self.inner.context.delete_stream(name).await.is_ok()
+        let Self { runtime, inner } = self;
+        runtime.block_on(async move {
+            let name = stream_name(&inner.run_id);
+            // What cannot be removed goes by its age.
+            let removing = inner.context.delete_stream(name);
+            let _removed = tokio::time::timeout(FETCH_MAX, removing).await.is_ok();
         });
-        let _removed = self.runtime.block_on(removing).is_ok();
     }
 
     /// Tells everybody that there will be no run.
     pub fn tell_over(&self, why: &str) {
         self.inner.tell(Pulse::Over { why: format!("the coordinator ended the run: {why}") });
-        let flushing = tokio::time::timeout(FETCH_MAX, async {
+        self.runtime.block_on(async {
             self.inner.pulse_now().await;
-            self.inner.client.flush().await.is_ok()
+            let _told = tokio::time::timeout(FETCH_MAX, self.inner.client.flush()).await.is_ok();
         });
-        let _told = self.runtime.block_on(flushing).is_ok();
     }
 
     fn over_unless<T>(&self, done: Result<T, LinkError>) -> Result<T, LinkError> {
@@ -604,7 +604,19 @@ impl Inner {
         while let Some(second) = assembly.last_seconds() {
             each(&second)?;
         }
+        self.let_go(assembly).await;
         Ok(())
+    }
+
+    /// Lets the stream be until every worker knows that it has everything: else they would go on sending.
+    async fn let_go(&mut self, assembly: &Assembly) {
+        let until = self.clock.now().after(SILENCE_MAX);
+        let waits = |(worker, member): (usize, &Member)| {
+            !assembly.is_lost(worker) && member.sent < assembly.taken(worker)
+        };
+        while self.members.iter().flatten().enumerate().any(waits) && self.clock.now() < until {
+            self.step().await;
+        }
     }
 
     fn take(&mut self, assembly: &mut Assembly, payload: &[u8]) {

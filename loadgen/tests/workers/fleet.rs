@@ -106,9 +106,8 @@ fn workers_share_a_fleet() {
 }
 
 #[test]
-fn a_worker_without_the_client_file_says_so() {
+fn without_the_client_file_nobody_is_waited_for() {
     let Some(place) = Place::new() else { return };
-    // No fleet is asked: the worker looks for its file first.
     place.write("mine.toml", SCENARIO);
     let said = place.coordinator("mine.toml", 1, "merged").ends_with(2);
     assert!(said.contains("fleet/client.toml"), "{said}");

@@ -194,7 +194,7 @@ impl Run<'_> {
     }
 }
 
-/// Every histogram of a bundle, by name: how many, and a sum that another set of values has not.
+/// Every histogram of a bundle, bin by bin.
 fn told(folder: &Path) -> Result<BTreeMap<String, BTreeMap<u64, u64>>, String> {
     let sums = bundle::histograms(folder).map_err(|error| error.to_string())?;
     let bins = |one: &hdrhistogram::Histogram<u64>| {
