@@ -128,8 +128,9 @@ pub enum Found {
 const INVALID_MAX: u32 = 3;
 /// So many of each side of the boundary are asked for, in a row: none is believed at once.
 const TIMES: u32 = 2;
-/// From one bracketing run to the next. A target is never offered more than so many times what it held: more
-/// would find the boundary no sooner, and a fleet that goes on living has to get over it.
+/// From one bracketing run to the next. Beyond what was tried already a target is never offered more than so
+/// many times what it held: that would find the boundary no sooner, and a fleet that goes on living has to get
+/// over it.
 const STEP: f64 = 2.0;
 /// The first step down from a rate at which the target was saturated and a little below which it fails as
 /// well; each further one is the square of the one before, up to [`STEP`].
