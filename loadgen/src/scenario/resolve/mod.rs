@@ -37,8 +37,8 @@ const NAME_CHARS_MAX: usize = 64;
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// A tenth of mankind; the tables of accounts outstanding stay in memory.
 const ACCOUNTS_MAX: u64 = 1_000_000_000;
-/// A gigabyte and a half of lean recoveries in flight (`cargo figures in-flight-million`); other clients' take four times
-/// as much, and the target's side some more.
+/// Of lean recoveries some 1.8 gigabytes (`cargo figures in-flight-million`), of other clients' several times that; and
+/// the target's side besides.
 const IN_FLIGHT_MAX: u32 = 1_000_000;
 /// The histograms end at two minutes, and a response may wait in the backlog besides.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);

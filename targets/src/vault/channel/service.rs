@@ -97,24 +97,30 @@ struct State {
     channel: Option<Box<ChannelClient>>,
 }
 
-/// Chance for channels: the seed of the next one. The generator itself is ten times as long, and a load generator
-/// holds a million of these.
-struct Chance(Zeroizing<[u8; 32]>);
+/// Where a channel's chance is drawn: its source by seed and place, since all of it takes ten times as much and a
+/// generator holds a million.
+struct Chance {
+    seed: Zeroizing<[u8; 32]>,
+    stream: u64,
+    /// Words drawn: no channel's source comes to more.
+    place: u64,
+}
 
 impl Chance {
-    fn new(mut chance: ChaCha20Rng) -> Self {
-        let mut seed = Zeroizing::new([0; 32]);
-        chance.fill_bytes(seed.as_mut_slice());
-        Self(seed)
+    fn new(chance: &ChaCha20Rng) -> Self {
+        let place = u64::try_from(chance.get_word_pos()).unwrap_or(u64::MAX);
+        Self { seed: Zeroizing::new(chance.get_seed()), stream: chance.get_stream(), place }
     }
 
-    /// Chance for one channel. What follows it is drawn where it never comes to.
+    /// Chance for one channel.
     fn draw(&mut self) -> ChaCha20Rng {
-        let own = ChaCha20Rng::from_seed(*self.0);
-        let mut next = own.clone();
-        next.set_stream(1);
-        next.fill_bytes(self.0.as_mut_slice());
-        own
+        let mut chance = ChaCha20Rng::from_seed(*self.seed);
+        chance.set_stream(self.stream);
+        chance.set_word_pos(self.place.into());
+        let mut seed = Zeroizing::new([0; 32]);
+        chance.fill_bytes(seed.as_mut_slice());
+        self.place = u64::try_from(chance.get_word_pos()).unwrap_or(u64::MAX);
+        ChaCha20Rng::from_seed(*seed)
     }
 }
 
@@ -133,7 +139,7 @@ impl<C: Carrier> ChannelService<C> {
         clock: Arc<dyn Clock>,
         chance: ChaCha20Rng,
     ) -> Self {
-        let state = State { chance: Chance::new(chance), channel: None };
+        let state = State { chance: Chance::new(&chance), channel: None };
         Self { carrier, fleet, clock, state: Mutex::new(state) }
     }
 
