@@ -116,6 +116,7 @@ const FIGURES: &[Figure] = &[
     idle::MILLION,
     http::CONNECTED,
     http::HTTP_COST,
+    http::TRUTH,
     search::RUNS,
     workers::COORDINATION,
     workers::SCALING,

@@ -14,6 +14,7 @@ use vaultmark::scenario::{
     Arrival, Closed, Load, LoadPopulation, Phases, Popularity, Population, Ramping, Think,
 };
 use vaultmark_hsm::{Clock, Suite, SystemClock};
+use vaultmark_results::hist;
 use vaultmark_targets::open_files::OpenFilesLimit;
 use vaultmark_targets::relay::exchange;
 use vaultmark_targets::relay::tokens::Tenant;
@@ -28,6 +29,8 @@ use super::{BODY_LEN, TOKEN, print};
 /// The names by which the binary calls itself.
 pub(crate) const COST: &str = "http-generator";
 pub(crate) const CONNECTED: &str = "http-connected";
+pub(crate) const TRUTH: &str = "http-truth";
+pub(crate) const GOOSE: &str = "http-goose";
 
 /// Longer than anything takes here.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,7 +80,9 @@ impl Target for Posting {
         let operation = self.own.begin(request.account);
         let failed = Arc::clone(&self.failed);
         async move {
-            let carried = operation.carry(account(), Purpose::Recover, vec![b'x'; BODY_LEN]).await;
+            let mut body = vec![b'x'; BODY_LEN];
+            body[..8].copy_from_slice(&request.number.to_le_bytes());
+            let carried = operation.carry(account(), Purpose::Recover, body).await;
             if carried.is_ok_and(|carried| carried.frame.len() == BODY_LEN) {
                 return Reply::of(Outcome::Complete);
             }
@@ -118,6 +123,50 @@ pub(crate) fn cost(arguments: &[String]) -> Result<(), String> {
         .to_string(),
     );
     Ok(())
+}
+
+/// The same at a rate, from an instant of the machine's clock on. Prints what response times it would report.
+pub(crate) fn truth(arguments: &[String]) -> Result<(), String> {
+    let [url, users, seconds, rate, start] = arguments else {
+        return Err("five arguments".to_owned());
+    };
+    let number = |text: &String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let short = |text: &String| {
+        number(text).and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
+    };
+    let (users, seconds, rate) = (short(users)?, short(seconds)?, short(rate)?);
+    let clock: Arc<dyn Clock> = SystemClock::start().map_err(|error| error.to_string())?;
+    let reactor = Arc::new(Reactor::new(clock)?);
+    let clock: Arc<dyn Clock> = Arc::<Reactor>::clone(&reactor);
+    let own = connections(url, None, users.into(), Arc::clone(&clock))?;
+    let opened = reactor.runtime().block_on(own.open_kept(|_| ControlFlow::Continue(())));
+    opened.map_err(|error| error.to_string())?;
+    let mut plan = plan(&*clock, users, Duration::from_secs(seconds.into()), rate);
+    let wait = number(start)?.checked_sub(super::monotonic()).ok_or("it took too long to start")?;
+    plan.start = clock.now().after(Duration::from_nanos(wait));
+    let target = Posting { own, failed: Arc::default() };
+    let failed = Arc::clone(&target.failed);
+    let _entered = reactor.enter();
+    let mut response = hist::new_histogram();
+    let stop = AtomicBool::new(false);
+    measure::here(&plan, &target, &clock, &stop, |set| {
+        for (.., cell) in set.cells() {
+            hist::add(&mut response, &cell.response);
+        }
+        Ok::<(), String>(())
+    })?;
+    if failed.load(Ordering::Relaxed) > 0 {
+        return Err("requests failed".to_owned());
+    }
+    let said = [0.5, 0.99, 0.999].map(|q| hist::quantile(&response, q).unwrap_or(0));
+    print(&json!({ "requests": response.len(), "response_ns": said }).to_string());
+    Ok(())
+}
+
+/// When arrival `number` of a rate is intended, from the start.
+pub(crate) fn intended_ns(number: u64, rate: u32) -> u64 {
+    // As evenly spaced arrivals are laid out; to the nanosecond it does not matter.
+    number * 1_000_000_000 / u64::from(rate)
 }
 
 fn plan(clock: &dyn Clock, users: u32, length: Duration, rate: u32) -> Plan {

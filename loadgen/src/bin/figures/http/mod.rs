@@ -3,7 +3,9 @@
 
 mod echo;
 mod generator;
+mod goose;
 mod reactor;
+mod truth;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,6 +19,7 @@ use vaultmark_targets::relay::certificate;
 use super::{Bound, Figure, Lab, Measured, RUNS};
 use crate::instrument::float;
 use echo::Echo;
+pub(crate) use truth::TRUTH;
 
 /// The promises.
 pub(crate) const CONNECTED: Figure = Figure {
@@ -49,6 +52,13 @@ fn print(line: &str) {
     let _gone = writeln!(out, "{line}").and_then(|()| out.flush()).is_err();
 }
 
+/// Nanoseconds of the machine's clock, which processes share.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let [seconds, ns] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+    seconds * 1_000_000_000 + ns
+}
+
 /// Does what a figure asks of a process of this binary; `None`: it is asked for something else.
 pub(crate) fn child(arguments: &[OsString]) -> Option<ExitCode> {
     let words: Option<Vec<String>> =
@@ -59,6 +69,8 @@ pub(crate) fn child(arguments: &[OsString]) -> Option<ExitCode> {
         echo::COMMAND => echo::serve(rest),
         generator::COST => generator::cost(rest),
         generator::CONNECTED => generator::connected(rest),
+        generator::TRUTH => generator::truth(rest),
+        generator::GOOSE => goose::throttled(rest),
         _ => return None,
     };
     Some(match ended {
