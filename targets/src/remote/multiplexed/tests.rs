@@ -77,9 +77,9 @@ fn check(name: &str, said: &[Vec<u8>], expected: Result<[Option<Ended>; 2], Code
     let said = [settings(&[]), said.concat()].concat();
     let received = connection.receive(&said);
     let ended = received.map(|()| places.map(|place| poll(&mut connection, place)));
-    let code = expected.as_ref().err().copied();
+    let broken = expected.as_ref().err().copied();
     assert_eq!(ended, expected.map_err(Fatal), "{name}");
-    if let Some(code) = code {
+    if let Some(code) = broken {
         let goodbye = out(&mut connection);
         let last = [0, 0, 0, code as u8];
         assert!(goodbye.ends_with(&last), "{name}: {goodbye:x?}");
