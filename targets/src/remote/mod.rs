@@ -23,7 +23,7 @@ use crate::people::{
     PopulationError, Registered, register_range,
 };
 use crate::target::{Evidence, Operation, Reply, Request, Stage, StageTimes, Target};
-use crate::vault::channel::{ChannelPublicKey, ChannelService};
+use crate::vault::channel::{ChannelFleet, ChannelService};
 use crate::vault::{AccountId, Failure, Refusal};
 
 mod client_file;
@@ -130,9 +130,8 @@ pub struct RemoteVault<C = Connections> {
 
 struct Inner<C> {
     carrier: Arc<C>,
-    fleet_key: ChannelPublicKey,
+    fleet: Arc<ChannelFleet>,
     people: Arc<People>,
-    clock: Arc<dyn Clock>,
 }
 
 impl RemoteVault {
@@ -210,13 +209,12 @@ impl<C: Reach> RemoteVault<C> {
         let people = People::new(client, fleet, synthetic, how, config.population);
         let inner = Inner {
             carrier: Arc::new(carrier),
-            fleet_key: file.fleet_key,
+            fleet: Arc::new(ChannelFleet { key: file.fleet_key, clock }),
             people: Arc::new(people.map_err(|error| match error {
                 PeopleError::Threads(why) => RemoteError::Threads(why),
                 PeopleError::Keys(why) => RemoteError::Keys(file.suite, why),
                 PeopleError::KeysFile(why) => RemoteError::KeysFile(why),
             })?),
-            clock,
         };
         let in_flight = config.registrations_in_flight.max(1);
         Ok(Self { inner: Arc::new(inner), handle, in_flight, runtime })
@@ -225,12 +223,11 @@ impl<C: Reach> RemoteVault<C> {
     /// The same people, whose frames another carrier takes.
     #[must_use]
     pub fn by<D: Reach>(&self, carrier: D) -> RemoteVault<D> {
-        let Inner { fleet_key, people, clock, .. } = &*self.inner;
+        let Inner { fleet, people, .. } = &*self.inner;
         let inner = Inner {
             carrier: Arc::new(carrier),
-            fleet_key: *fleet_key,
+            fleet: Arc::clone(fleet),
             people: Arc::clone(people),
-            clock: Arc::clone(clock),
         };
         let (handle, in_flight) = (self.handle.clone(), self.in_flight);
         RemoteVault { inner: Arc::new(inner), handle, in_flight, runtime: None }
@@ -303,7 +300,7 @@ impl<C: Reach> RemoteVault<C> {
     /// Bytes that the task of one operation holds while it waits, besides what it points to.
     #[must_use]
     pub fn operation_len(&self) -> usize {
-        let (operation, intended) = (Operation::Recover, self.inner.clock.now());
+        let (operation, intended) = (Operation::Recover, self.inner.fleet.clock.now());
         let request = Request { operation, account: 0, number: 0, intended };
         // Made, and never begun.
         size_of_val(&Arc::clone(&self.inner).perform(request, intended))
@@ -318,7 +315,7 @@ impl<C: Reach> RemoteVault<C> {
 
 impl<C: Reach> Target for RemoteVault<C> {
     fn perform(&self, request: Request) -> impl Future<Output = Reply> + Send + 'static + use<C> {
-        let start = self.inner.clock.now();
+        let start = self.inner.fleet.clock.now();
         let inner = Arc::clone(&self.inner);
         Performing(self.handle.spawn(inner.perform(request, start)))
     }
@@ -341,8 +338,7 @@ impl<C: fmt::Debug> fmt::Debug for RemoteVault<C> {
 
 impl<C: Reach> Inner<C> {
     fn service(&self, account: u64, chance: ChaCha20Rng) -> ChannelService<C::Operation> {
-        let (carrier, clock) = (self.carrier.begin(account), Arc::clone(&self.clock));
-        ChannelService::new(carrier, self.fleet_key, clock, chance)
+        ChannelService::of(self.carrier.begin(account), Arc::clone(&self.fleet), &chance)
     }
 
     #[expect(clippy::manual_async_fn, reason = "an `async fn` holds twice what it is called with")]
@@ -359,7 +355,7 @@ impl<C: Reach> Inner<C> {
             let operating =
                 self.people.operate(&service, &request, &mut stages, &mut evidence).await;
             let (outcome, error) = operating;
-            let total = self.clock.now().since(start);
+            let total = self.fleet.clock.now().since(start);
             let others = Duration::from_nanos(stages.total_ns());
             stages.add(Stage::Client, total.saturating_sub(others));
             let error = error.map(|error| self.people.text(error));
@@ -374,7 +370,7 @@ impl<C: Reach> Inner<C> {
             let chance = self.people.chance(Chance::PopulationChannel { account, again });
             match self.people.register(&self.service(account, chance), account, again).await {
                 Err(error) if again < TRIES_MAX && passes(error) => {
-                    self.clock.sleep_until(self.clock.now().after(pause)).await;
+                    self.fleet.clock.sleep_until(self.fleet.clock.now().after(pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     again += 1;
                 }

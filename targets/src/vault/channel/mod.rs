@@ -41,7 +41,7 @@ mod service;
 pub use client::{ChannelClient, ChannelError};
 pub use costs::client_cost;
 pub use server::{CHANNEL_TTL, ChannelCounters, ChannelLimits, ChannelServer};
-pub use service::{Carried, Carrier, CarryError, ChannelService};
+pub use service::{Carried, Carrier, CarryError, ChannelFleet, ChannelService};
 
 /// Bytes of the longest frame either way: relay and replica refuse longer ones unread.
 /// Openings have the longest headers.

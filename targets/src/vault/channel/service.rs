@@ -87,9 +87,17 @@ pub enum CarryError {
 /// channel, and the others follow on it.
 pub struct ChannelService<C> {
     carrier: C,
-    fleet: ChannelPublicKey,
-    clock: Arc<dyn Clock>,
+    fleet: Arc<ChannelFleet>,
     state: Mutex<State>,
+}
+
+/// What all channels to a fleet share.
+#[derive(Debug)]
+pub struct ChannelFleet {
+    /// What the fleet is known by.
+    pub key: ChannelPublicKey,
+    /// What tells how long everybody takes.
+    pub clock: Arc<dyn Clock>,
 }
 
 struct State {
@@ -139,8 +147,13 @@ impl<C: Carrier> ChannelService<C> {
         clock: Arc<dyn Clock>,
         chance: ChaCha20Rng,
     ) -> Self {
-        let state = State { chance: Chance::new(&chance), channel: None };
-        Self { carrier, fleet, clock, state: Mutex::new(state) }
+        Self::of(carrier, Arc::new(ChannelFleet { key: fleet, clock }), &chance)
+    }
+
+    /// The same for one of many.
+    pub fn of(carrier: C, fleet: Arc<ChannelFleet>, chance: &ChaCha20Rng) -> Self {
+        let state = State { chance: Chance::new(chance), channel: None };
+        Self { carrier, fleet, state: Mutex::new(state) }
     }
 
     /// The carrier.
@@ -153,7 +166,7 @@ impl<C: Carrier> ChannelService<C> {
         let first = Purpose::of(request).first();
         if first.is_none_or(|kind| kind == RequestKind::of(request)) {
             let chance = self.state().chance.draw();
-            let opened = ChannelClient::open(&self.fleet, request, chance);
+            let opened = ChannelClient::open(&self.fleet.key, request, chance);
             let (channel, frame) = opened.map_err(refused)?;
             return Ok((Box::new(channel), frame));
         }
@@ -169,10 +182,10 @@ impl<C: Carrier> ChannelService<C> {
         mut channel: Box<ChannelClient>,
         frame: Vec<u8>,
     ) -> impl Future<Output = Exchanged> + Send {
-        let start = self.clock.now();
+        let start = self.fleet.clock.now();
         let carrying = self.carrier.carry(channel.account(), channel.purpose(), frame);
         carrying.map(move |carried| {
-            let total = self.clock.now().since(start);
+            let total = self.fleet.clock.now().since(start);
             let mut stages = StageTimes::default();
             let read = read(&mut channel, carried, total, &mut stages);
             (channel, read, stages)
@@ -309,6 +322,6 @@ impl std::error::Error for CarryError {}
 
 impl<C> fmt::Debug for ChannelService<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChannelService({})", self.fleet)
+        write!(f, "ChannelService({})", self.fleet.key)
     }
 }
