@@ -163,7 +163,7 @@ mod tests {
     fn every_example_works() {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for example in help.lines().skip(1) {
+            for example in help.lines().skip(1).take_while(|line| !line.is_empty()) {
                 let cli = parse(words(example.trim())).unwrap_or_else(|_| panic!("{example}"));
                 let Command::Run(mut run) = cli.command else { continue };
                 // Tests do not run in the folder that an example's path begins in.

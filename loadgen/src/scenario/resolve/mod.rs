@@ -108,7 +108,7 @@ pub(super) fn resolve(root: &Node, question: String, mistakes: &mut Mistakes) ->
 /// What the checks across tables look at, each with the place it was written in.
 pub(super) struct Typed {
     pub(super) target: Option<TypedTarget>,
-    /// `client.connections`, if it is there.
+    /// `client.connections`, if it is there and known.
     pub(super) connections_at: Option<Place>,
     pub(super) population: Option<Population>,
     pub(super) phases: Option<Phases>,
@@ -302,6 +302,7 @@ fn client(mut section: Section<'_>, mistakes: &mut Mistakes) -> (Client, Option<
         let names = ConnectionWay::ALL.map(ConnectionWay::name);
         field.choice("a way to connect", &names, |text| text.parse().ok(), mistakes)
     });
+    let connections_at = connections_at.filter(|_| connections.is_some());
     section.finish("a client", mistakes);
     let client = Client {
         fidelity: fidelity.unwrap_or(Fidelity::Cached),

@@ -369,8 +369,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "register = 5 }",
-        "register = 5 }\nlimits = { in_flight = 100_001 }",
-        "14:24 load.people.limits.in_flight: 100001 is out of range",
+        "register = 5 }\nlimits = { in_flight = 1_000_001 }",
+        "14:24 load.people.limits.in_flight: 1000001 is out of range",
     ),
     (
         "[[faults]]",
