@@ -93,9 +93,9 @@ fn a_relay_killed_while_people_keep_their_connections_is_told() {
     let mut run = vaultmark(fleet.folder());
     run.args(["--progress", "plain", "run", "ways.toml", "--out", "killed"]);
     let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    // Load is offered once the bundle has seconds.
+    // Load is offered once the bundle has seconds, which come after the line that it begins with.
     let series = fleet.folder().join("killed").join("series.ndjson");
-    while std::fs::metadata(&series).map_or(0, |file| file.len()) == 0 {
+    while std::fs::read_to_string(&series).map_or(0, |text| text.lines().count()) < 2 {
         fleet.rest(LOOK);
     }
     let relay = fleet.relay_pid();
@@ -121,7 +121,7 @@ fn what_this_machine_cannot_have_open_is_refused_before_the_run() {
         // As low a limit as somebody's shell may have, and no way up.
         let mut run = std::process::Command::new("sh");
         let program = env!("CARGO_BIN_EXE_vaultmark");
-        let line = "ulimit -Hn 256; exec \"$0\" \"$@\"";
+        let line = "ulimit -n 256 && exec \"$0\" \"$@\"";
         run.args(["-c", line, program, "run", "ways.toml", "--out", "refused"]).args(more);
         let output = run.current_dir(fleet.folder()).output().expect("a shell");
         let said = text(&output.stderr);
