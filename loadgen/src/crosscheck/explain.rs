@@ -62,7 +62,7 @@ fn rounding(ours: &Bundle, closed: &Side, goose: &Side) -> String {
             continue;
         };
         for step in times.of(Time::Service).iter_recorded() {
-            let ms = usize::try_from(as_goose_keeps(step.value_iterated_to()) / 1_000_000);
+            let ms = usize::try_from(as_goose_keeps(step.value_iterated_to()));
             let ms = ms.unwrap_or(usize::MAX);
             let count = usize::try_from(step.count_at_value()).unwrap_or(usize::MAX);
             *kept.entry(ms).or_default() += count;
@@ -92,8 +92,8 @@ fn omission(closed: &Side, open: &Side) -> String {
     };
     format!(
         "Coordinated omission: users who wait ask nothing, so that a closed loop, whoever's it is, leaves out what slow \
-         answers kept them from asking: p99 {} here and nothing to compare it with. Asked at the same rate by people who \
-         come by themselves, the same fleet answers within {} by p99{times}",
+         answers kept them from asking; the p99 here is {}. Asked at the same rate by people who come by themselves, the \
+         same fleet answered within {} by p99{times}",
         told(waited),
         told(felt),
     )
