@@ -207,6 +207,8 @@ pub(crate) fn stages(operation: &OperationResult) -> Vec<(String, f64, Option<f6
 pub(crate) struct SloWords {
     pub(crate) limit: String,
     pub(crate) measured: String,
+    /// How large it may be, chance allowed for; empty where that is not known.
+    pub(crate) upper: String,
     pub(crate) margin: String,
     pub(crate) holds: &'static str,
     pub(crate) note: &'static str,
@@ -246,9 +248,13 @@ impl SloWords {
         } else {
             write(slo.limit)
         };
+        let upper = slo.upper.filter(|upper| upper.is_finite());
+        let upper = upper
+            .map_or_else(String::new, |upper| format!("at most {}, 95 % certain", write(upper)));
         Self {
             limit,
             measured,
+            upper,
             margin,
             holds: match slo.ok {
                 Some(true) => "holds",

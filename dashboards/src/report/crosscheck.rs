@@ -23,7 +23,7 @@ struct Page<'a> {
 pub fn crosscheck_html(found: &Crosscheck) -> Result<String, ReportError> {
     let mut why = Section::new("why", "Why they differ");
     for explanation in &found.explanations {
-        why = why.text(glued(explanation));
+        why = why.text(glued(&format!("{explanation}.")));
     }
     let bundles = found.bundles.join("\n");
     let sections = vec![

@@ -30,7 +30,7 @@ pub(super) fn slos(run: &Run) -> Option<Section> {
                 Cell::noted(slo.rule.clone(), words.note),
                 Cell::classed(format!("{sign} {}", words.holds), class),
                 words.limit.into(),
-                words.measured.into(),
+                Cell::noted(words.measured, words.upper),
                 Cell::classed(words.margin, class),
             ],
         );

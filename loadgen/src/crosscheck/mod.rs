@@ -190,8 +190,8 @@ fn side(name: &str, time: Time, bundle: &Bundle) -> Side {
     Side {
         name: name.to_owned(),
         times: match time {
-            Time::Response => "from the intended start, nanoseconds".to_owned(),
-            _ => "from the send, nanoseconds".to_owned(),
+            Time::Response => "from the intended start".to_owned(),
+            _ => "from the send".to_owned(),
         },
         ended: all.len(),
         unexpected,
@@ -269,7 +269,7 @@ fn side_of_goose(
     }
     Side {
         name: "goose, closed loop".to_owned(),
-        times: "of a transaction, whole milliseconds or less".to_owned(),
+        times: "in whole ms".to_owned(),
         ended,
         unexpected: seen.unexpected,
         per_s: units::float(ended) / scenario.phases.measure.as_secs_f64(),

@@ -71,9 +71,10 @@ fn workers_share_a_fleet() {
             let fleet = place.path("fleet");
             std::fs::copy(fleet.join("client.toml"), &copied).expect("the client file");
             for entry in std::fs::read_dir(&fleet).expect("the folder").flatten() {
-                if entry.path().extension().is_some_and(|end| end == "keys") {
+                // The token key and the relay's certificate, and the keys of the population.
+                if entry.path().is_file() && entry.file_name() != "client.toml" {
                     let to = place.folder.path().join(entry.file_name());
-                    std::fs::copy(entry.path(), to).expect("the keys");
+                    std::fs::copy(entry.path(), to).expect("what it names");
                 }
             }
             place.worker_with("two", &["--client-file", "elsewhere.toml"])
