@@ -311,7 +311,10 @@ fn the_first_bundle_still_opens() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
     let bundle = open(&golden).expect("the golden bundle opens");
     assert_eq!(bundle.run.verdict, Some(Verdict::Fail));
-    assert_eq!(figures(&bundle.run), figures(&summary(&write_nothing_and_add(3))));
+    let mut now = summary(&write_nothing_and_add(3));
+    // What the first version did not keep.
+    now.slos.iter_mut().for_each(|slo| slo.upper = None);
+    assert_eq!(figures(&bundle.run), figures(&now));
     assert_eq!(bundle.series.len(), 3);
     assert!(bundle.totals.is_some());
     let known = |warning: &String| warning.contains("rests on few samples");

@@ -116,7 +116,7 @@ proptest! {
     #[test]
     fn a_reply_is_one_in_however_many_pieces_it_comes(
         status in 200_u16..600,
-        body in proptest::collection::vec(any::<u8>(), 0..2_000),
+        body in proptest::collection::vec(any::<u8>(), 0..=FRAME_LEN_MAX),
         pieces in proptest::collection::vec(any::<usize>(), 0..8),
         micros in 0_u64..10_000_000,
     ) {
